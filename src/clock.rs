@@ -1,0 +1,311 @@
+//! Time as an argument.
+//!
+//! Decides what a point in time is (whole milliseconds, UTC) and where the current one comes from.
+//! Everything above takes a [`Clock`]; only this module may ask the operating system, which a test
+//! enforces.
+
+use std::{
+    fmt,
+    str::FromStr,
+    sync::atomic::{AtomicI64, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A point in time: whole milliseconds since the Unix epoch, UTC.
+///
+/// Milliseconds are what all three databases can store without rounding, so a value read back
+/// equals the value written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// Last millisecond of the year 9999, the latest time RFC 3339 can write.
+const MAX_MILLIS: i64 = 253_402_300_799_999;
+
+impl Timestamp {
+    /// The Unix epoch.
+    pub const EPOCH: Self = Self(0);
+
+    /// From milliseconds since the epoch, clamped to 0001-01-01 … 9999-12-31.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        const MIN_MILLIS: i64 = -62_135_596_800_000;
+        if millis > MAX_MILLIS {
+            Self(MAX_MILLIS)
+        } else if millis < MIN_MILLIS {
+            Self(MIN_MILLIS)
+        } else {
+            Self(millis)
+        }
+    }
+
+    /// Milliseconds since the epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, rounded down: a JWT `NumericDate` (RFC 7519 §2).
+    #[must_use]
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This time and `span` more; never beyond the year 9999.
+    #[must_use]
+    pub fn plus(self, span: Span) -> Self {
+        Self::from_millis(self.0.saturating_add(span.as_millis()))
+    }
+
+    /// This time less `span`.
+    #[must_use]
+    pub fn minus(self, span: Span) -> Self {
+        Self::from_millis(self.0.saturating_sub(span.as_millis()))
+    }
+
+    /// The same time as `chrono` writes it.
+    #[must_use]
+    pub fn to_datetime(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.0).unwrap_or(DateTime::UNIX_EPOCH)
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(at: DateTime<Utc>) -> Self {
+        Self::from_millis(at.timestamp_millis())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            &self
+                .to_datetime()
+                .to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        )
+    }
+}
+
+/// A length of time in whole milliseconds, written in configuration as `15m`, `7d` or `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(i64);
+
+impl Span {
+    /// A span of `n` milliseconds.
+    #[must_use]
+    pub const fn millis(n: i64) -> Self {
+        Self(n)
+    }
+
+    /// A span of `n` seconds.
+    #[must_use]
+    pub const fn secs(n: i64) -> Self {
+        Self(n * 1000)
+    }
+
+    /// A span of `n` minutes.
+    #[must_use]
+    pub const fn minutes(n: i64) -> Self {
+        Self::secs(n * 60)
+    }
+
+    /// A span of `n` days.
+    #[must_use]
+    pub const fn days(n: i64) -> Self {
+        Self::minutes(n * 24 * 60)
+    }
+
+    /// Its milliseconds.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Its whole seconds, rounded down.
+    #[must_use]
+    pub const fn as_secs(self) -> i64 {
+        self.0 / 1000
+    }
+
+    /// The same length for timers.
+    #[must_use]
+    pub fn to_duration(self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
+    }
+
+    /// The sum, saturating.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.to_duration()).fmt(f)
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{text}` is not a length of time such as `15m`, `7d` or `1h 30m`");
+        let length = humantime::parse_duration(text).map_err(|_| wrong())?;
+        let millis = i64::try_from(length.as_millis()).map_err(|_| wrong())?;
+        // A century bounds every sum with a timestamp.
+        if millis > Span::days(36_525).0 {
+            return Err(format!("`{text}` is longer than a century"));
+        }
+        Ok(Self(millis))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where the current time comes from.
+pub trait Clock: Send + Sync + 'static {
+    /// The current time.
+    fn now(&self) -> Timestamp;
+}
+
+/// The operating system's clock, corrected by the offset to the database's clock.
+///
+/// Several nodes judge the same rows, so they must agree on the time; the database is the one clock
+/// they share. [`SystemClock::follow`] is fed by whoever asks the database.
+#[derive(Debug, Default)]
+pub struct SystemClock {
+    offset_millis: AtomicI64,
+}
+
+impl SystemClock {
+    /// A clock that shows the operating system's time until it is told otherwise.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The operating system's own time, without the offset.
+    #[must_use]
+    pub fn local(&self) -> Timestamp {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(MAX_MILLIS))
+    }
+
+    /// Takes the database's time, asked for at local time `before` and answered at local time
+    /// `after`; the offset is measured against the middle of the two.
+    ///
+    /// Returns the uncertainty: half the time the question took.
+    pub fn follow(&self, before: Timestamp, database: Timestamp, after: Timestamp) -> Span {
+        let half = (after.0 - before.0).max(0) / 2;
+        self.offset_millis
+            .store(database.0 - (before.0 + half), Ordering::Relaxed);
+        Span(half)
+    }
+
+    /// How far the database's clock is ahead of the operating system's, in milliseconds.
+    #[must_use]
+    pub fn offset_millis(&self) -> i64 {
+        self.offset_millis.load(Ordering::Relaxed)
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.local().0 + self.offset_millis.load(Ordering::Relaxed))
+    }
+}
+
+/// A clock that moves only when told to: tests wait for nothing.
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that stands at `start`.
+    #[must_use]
+    pub fn at(start: Timestamp) -> Self {
+        Self(AtomicI64::new(start.0))
+    }
+
+    /// Moves the clock forward by `span`.
+    pub fn advance(&self, span: Span) {
+        self.0.fetch_add(span.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Measures how long something took, for logs and metrics; no decision rests on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts measuring.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_written_as_people_write_them() {
+        assert_eq!("15m".parse(), Ok(Span::minutes(15)));
+        assert_eq!("7d".parse(), Ok(Span::days(7)));
+        assert!("fifteen".parse::<Span>().is_err());
+        assert!("200years".parse::<Span>().is_err());
+    }
+
+    #[test]
+    fn times_never_leave_what_rfc_3339_can_write() {
+        assert_eq!(
+            Timestamp::from_millis(i64::MAX).to_string(),
+            "9999-12-31T23:59:59.999Z"
+        );
+        assert_eq!(
+            Timestamp::from_millis(i64::MIN)
+                .plus(Span::secs(1))
+                .to_string(),
+            "0001-01-01T00:00:01.000Z"
+        );
+    }
+
+    #[test]
+    fn the_system_clock_follows_the_database() {
+        let clock = SystemClock::new();
+        let here = clock.local();
+        let uncertainty =
+            clock.follow(here, here.plus(Span::secs(60)), here.plus(Span::millis(20)));
+        assert_eq!(uncertainty, Span::millis(10));
+        assert_eq!(clock.offset_millis(), 59_990);
+    }
+}

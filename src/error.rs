@@ -1,0 +1,102 @@
+//! What a use case can answer when it does not succeed.
+//!
+//! One vocabulary for the whole library; `http::problem` turns it into answers in one table. Texts
+//! here never hold an address, a token or a password.
+
+use crate::{model::session::CloseReason, store::StoreError};
+
+/// Why a use case did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AuthError {
+    /// No such account or a wrong password; never says which (ASVS 6.3.8).
+    #[error("the name or the password is wrong")]
+    BadCredentials,
+    /// The current password, asked for once more, is wrong.
+    #[error("the current password is wrong")]
+    WrongPassword,
+    /// Right password, but the account is deactivated.
+    #[error("the account is deactivated")]
+    AccountDeactivated,
+    /// The user holds as many sessions as allowed and the policy is to refuse more.
+    #[error("the limit of open sessions is reached: {open}")]
+    SessionLimit {
+        /// How many sessions are open.
+        open: u32,
+    },
+    /// Another account has the address.
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    /// Another account has the user name.
+    #[error("the user name is taken")]
+    UsernameTaken,
+    /// Input that breaks a rule, field by field.
+    #[error("invalid input in {} field(s)", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// A protected request without credentials.
+    #[error("no credentials were presented")]
+    NoCredentials,
+    /// An access token that is not ours or not whole.
+    #[error("invalid access token: {0}")]
+    TokenInvalid(&'static str),
+    /// A genuine access token past its time.
+    #[error("the access token has expired")]
+    TokenExpired,
+    /// A genuine access token of a session that has ended.
+    #[error("the session has ended: {}", .0.as_str())]
+    SessionEnded(CloseReason),
+    /// A genuine access token of a session that does not exist any more.
+    #[error("the session does not exist")]
+    SessionUnknown,
+    /// The user lacks this role.
+    #[error("the role `{0}` is required")]
+    RoleRequired(&'static str),
+    /// There is no such thing, or it is not the caller's.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// The change would leave the system without an active administrator.
+    #[error("the last active administrator must stay one")]
+    LastAdmin,
+    /// A one-time link that is unknown, spent, expired or void.
+    #[error("the link is not valid any more")]
+    LinkRefused,
+    /// Too much is waiting for this; later it may work.
+    #[error("overloaded: {0}")]
+    Overloaded(&'static str),
+    /// The database could not answer, or answered nonsense.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A defect of ours.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// One field that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field's name as the client wrote it, e.g. `password` or `attributes.plan`.
+    pub field: String,
+    /// A stable name of the rule.
+    pub code: &'static str,
+    /// The rule in words; never repeats the value.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// Names the field, the rule and what would be right.
+    pub fn new(field: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            code,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl From<FieldError> for AuthError {
+    fn from(error: FieldError) -> Self {
+        Self::Invalid(vec![error])
+    }
+}
+
+/// What a use case answers.
+pub type AuthResult<T> = Result<T, AuthError>;

@@ -1,0 +1,84 @@
+//! Identifiers: UUID version 7 (RFC 9562 §5.7), one type for each thing, so that a user's id can
+//! never stand where a session's is expected.
+//!
+//! Ids name things, they open nothing: no id is a secret (ASVS 11.2.3).
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    entropy::{Entropy, random_bytes},
+};
+
+/// A fresh UUIDv7: sorted by time, 74 bits of chance.
+fn uuid_v7(now: Timestamp, entropy: &dyn Entropy) -> Uuid {
+    let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random_bytes(entropy)).into_uuid()
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A fresh id.
+            #[must_use]
+            pub fn fresh(now: Timestamp, entropy: &dyn Entropy) -> Self {
+                Self(uuid_v7(now, entropy))
+            }
+
+            /// The id as a plain UUID.
+            #[must_use]
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+id! {
+    /// Names a user, for ever: never given to anybody else (ASVS 10.3.3).
+    UserId
+}
+id! {
+    /// Names a session.
+    SessionId
+}
+id! {
+    /// Names a one-time secret; the secret itself is another value.
+    OneTimeSecretId
+}
+id! {
+    /// Names a request in answers and logs.
+    RequestId
+}
+id! {
+    /// Names an access token (`jti`, RFC 7519 §4.1.7).
+    TokenId
+}

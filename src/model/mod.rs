@@ -1,0 +1,5 @@
+//! What Doorward knows: data and transitions, no I/O.
+
+pub mod session;
+pub mod token;
+pub mod user;

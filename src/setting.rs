@@ -1,0 +1,24 @@
+//! What is said about a setting that cannot be obeyed.
+
+/// A setting that stops the start: which key, what is wrong, what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}; {remedy}")]
+pub struct BadSetting {
+    /// The key as written in a file, e.g. `sessions.access_ttl`.
+    pub key: String,
+    /// What is wrong with its value.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl BadSetting {
+    /// Names the key, the value's fault and the remedy.
+    pub fn new(key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            key: key.to_owned(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+}

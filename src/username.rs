@@ -1,0 +1,76 @@
+//! User names: what is accepted and which two are the same.
+
+/// A user name as its owner wrote it, together with its canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Username {
+    written: String,
+    canonical: String,
+}
+
+/// Why a text is not an acceptable user name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be 3 to 32 of the letters a-z, digits, `.`, `_` and `-`, beginning with a letter or digit"
+)]
+pub struct InvalidUsername;
+
+impl Username {
+    /// Parses a user name; nothing is trimmed. There is no `@` in it, so it can never be taken for an
+    /// e-mail address at login.
+    ///
+    /// # Errors
+    /// [`InvalidUsername`] when it is not of the accepted form.
+    pub fn parse(text: &str) -> Result<Self, InvalidUsername> {
+        let fits = (3..=32).contains(&text.len());
+        let chars_ok = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if fits && chars_ok && text.as_bytes()[0].is_ascii_alphanumeric() {
+            Ok(Self {
+                written: text.to_owned(),
+                canonical: text.to_ascii_lowercase(),
+            })
+        } else {
+            Err(InvalidUsername)
+        }
+    }
+
+    /// As its owner wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
+    /// The form in which two names are compared: lower case.
+    #[must_use]
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_only_by_more_than_case() {
+        let name = Username::parse("Ann_Lee").expect("valid");
+        assert_eq!((name.as_str(), name.canonical()), ("Ann_Lee", "ann_lee"));
+    }
+
+    #[test]
+    fn what_could_be_an_address_or_break_a_page_is_refused() {
+        for text in [
+            "",
+            "ab",
+            "ann@home",
+            "_ann",
+            "ann lee",
+            "änn",
+            "ann\n",
+            "a".repeat(33).as_str(),
+        ] {
+            assert_eq!(Username::parse(text), Err(InvalidUsername), "{text:?}");
+        }
+    }
+}
