@@ -332,9 +332,8 @@ fn check_value(value: &Value, depth: usize) -> Result<(), InvalidAttributes> {
         return Err(InvalidAttributes::TooDeep);
     }
     match value {
-        Value::Null | Value::Bool(_) => Ok(()),
         Value::String(text) if text.contains('\0') => Err(InvalidAttributes::Nul),
-        Value::String(_) => Ok(()),
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
         Value::Number(number) => {
             let whole = number
                 .as_i64()

@@ -54,7 +54,7 @@ pub enum CreateUser {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateUser {
     /// Changed; the user as it is now.
-    Updated(User),
+    Updated(Box<User>),
     /// Another user has the new address.
     EmailTaken,
     /// Another user has the new user name.
@@ -67,7 +67,7 @@ pub enum UpdateUser {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeStanding {
     /// Changed, or already so; the user as it is now.
-    Changed(User),
+    Changed(Box<User>),
     /// Refused: no active administrator would be left.
     LastAdmin,
     /// There is no such user.
