@@ -22,6 +22,7 @@ use super::{
 use crate::{
     admin::{AdminNewUser, AdminUserChange},
     auth::Auth,
+    ids::UserId,
     model::{
         account::NewAccount,
         token::PasswordLink,
@@ -260,7 +261,7 @@ impl AdminApi {
         let (users, next) = self.auth.admin().list(filter).await?;
         Ok(Answer(UserPage {
             items: users.iter().map(Into::into).collect(),
-            next_cursor: next.map(|id| id.as_uuid()),
+            next_cursor: next.map(UserId::as_uuid),
         }))
     }
 

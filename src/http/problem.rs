@@ -27,8 +27,11 @@ const RETRY_AFTER: u32 = 1;
 
 /// An error as a client sees it.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{code}")]
-pub struct Problem {
+#[error("{}", .0.code)]
+pub struct Problem(Box<Facts>);
+
+#[derive(Debug, Clone)]
+struct Facts {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
@@ -49,7 +52,7 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         let detail = detail.into();
-        Self {
+        Self(Box::new(Facts {
             status,
             code,
             title,
@@ -57,7 +60,7 @@ impl Problem {
             errors: Vec::new(),
             headers: Vec::new(),
             cause: None,
-        }
+        }))
     }
 
     pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
@@ -65,17 +68,17 @@ impl Problem {
     }
 
     pub(super) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.errors = errors;
+        self.0.errors = errors;
         self
     }
 
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.0.headers.push((name, value));
         self
     }
 
     fn because(mut self, cause: impl Into<String>) -> Self {
-        self.cause = Some(cause.into());
+        self.0.cause = Some(cause.into());
         self
     }
 
@@ -99,11 +102,7 @@ impl Problem {
     /// 401 as RFC 6750 §3 wants it: without credentials the challenge names no error.
     fn unauthorized(code: &'static str, title: &'static str, detail: &str) -> Self {
         let challenge = match code {
-            "unauthenticated" => "Bearer",
-            "bad_credentials" => {
-                return Self::new(StatusCode::UNAUTHORIZED, code, title, detail)
-                    .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
+            "unauthenticated" | "bad_credentials" => "Bearer",
             _ => "Bearer error=\"invalid_token\"",
         };
         Self::new(StatusCode::UNAUTHORIZED, code, title, detail).with_header(
@@ -117,20 +116,20 @@ impl Problem {
     pub fn render(&self, request_id: RequestId) -> Response {
         let body = ProblemBody {
             r#type: "about:blank".to_owned(),
-            title: self.title.to_owned(),
-            status: self.status.as_u16(),
-            detail: self.detail.clone(),
-            code: self.code.to_owned(),
+            title: self.0.title.to_owned(),
+            status: self.0.status.as_u16(),
+            detail: self.0.detail.clone(),
+            code: self.0.code.to_owned(),
             request_id: request_id.to_string(),
-            errors: (!self.errors.is_empty())
-                .then(|| self.errors.iter().map(ProblemField::from).collect()),
+            errors: (!self.0.errors.is_empty())
+                .then(|| self.0.errors.iter().map(ProblemField::from).collect()),
         };
         let mut response = Json(body).into_response();
-        response.set_status(self.status);
+        response.set_status(self.0.status);
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-        for (name, value) in &self.headers {
+        for (name, value) in &self.0.headers {
             response.headers_mut().insert(name.clone(), value.clone());
         }
         response
@@ -138,21 +137,23 @@ impl Problem {
 
     /// Logs the problem once: ours as errors with their cause, the client's quietly.
     pub(super) fn log(&self) {
-        let (status, code) = (self.status.as_u16(), self.code);
-        match &self.cause {
-            Some(cause) => tracing::error!(status, code, cause, "request failed"),
-            None => tracing::debug!(status, code, "request refused"),
+        let (status, code) = (self.0.status.as_u16(), self.0.code);
+        if let Some(cause) = &self.0.cause {
+            tracing::error!(status, code, cause, "request failed")
+        } else {
+            tracing::debug!(status, code, "request refused")
         }
     }
 }
 
 impl ResponseError for Problem {
     fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 }
 
 impl From<AuthError> for Problem {
+    #[expect(clippy::too_many_lines, reason = "one table, one place")]
     fn from(error: AuthError) -> Self {
         use AuthError as E;
         use StatusCode as S;

@@ -178,7 +178,7 @@ async fn pool(connector: &Arc<Connector>, size: u32, acquire: Duration) -> Store
         .max_size(size)
         .connection_timeout(acquire)
         .test_on_check_out(true);
-    pool.max_lifetime(Some(Duration::from_secs(1800)))
+    pool.max_lifetime(Some(Duration::from_mins(30)))
         .build(manager)
         .await
         .map_err(|e| StoreError::Unavailable(e.to_string()))
@@ -223,7 +223,7 @@ impl Migrations for PostgresStore {
     }
 
     async fn apply(&self) -> StoreResult<Vec<String>> {
-        self.alone(|harness| migrate::apply(harness)).await
+        self.alone(migrate::apply).await
     }
 
     async fn revert(&self, n: usize) -> StoreResult<Vec<String>> {

@@ -101,8 +101,8 @@ impl DbRoles {
     }
 
     /// The names.
-    pub(super) fn names(&self) -> Option<Vec<String>> {
-        Some(self.0.clone())
+    pub(super) fn names(&self) -> Result<Vec<String>, std::convert::Infallible> {
+        Ok(self.0.clone())
     }
 }
 

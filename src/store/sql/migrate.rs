@@ -49,7 +49,7 @@ pub(super) fn revert(
             .iter()
             .find(of_this_version)
             .map(|m| m.name().to_string());
-        reverted.push(name.unwrap_or_else(|| version.to_string()));
+        reverted.push(name.map_or_else(|| version.to_string(), ToString::to_string));
     }
     Ok(reverted)
 }

@@ -84,6 +84,7 @@ impl UserRow {
             roles: self
                 .roles
                 .names()
+                .ok()
                 .and_then(|names| Roles::parse(names).ok())
                 .ok_or_else(|| self.corrupt("roles"))?,
             session_limit: SessionLimitOverride {

@@ -100,8 +100,8 @@ impl DbRoles {
     }
 
     /// The names, if they are a list of texts.
-    pub(super) fn names(&self) -> Option<Vec<String>> {
-        serde_json::from_str(&self.0).ok()
+    pub(super) fn names(&self) -> serde_json::Result<Vec<String>> {
+        serde_json::from_str(&self.0)
     }
 }
 
