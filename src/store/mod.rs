@@ -13,6 +13,12 @@
 pub mod error;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+pub mod open;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod settings;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use async_trait::async_trait;
 

@@ -13,8 +13,8 @@ use mongodb::{
 };
 use tokio::time::timeout;
 
-use super::{MongoSettings, MongoStore};
-use crate::setting::BadSetting;
+use super::MongoStore;
+use crate::{setting::BadSetting, store::settings::MongoSettings};
 
 const URL: &str = "database.mongodb.url";
 
@@ -25,9 +25,7 @@ const OLDEST_WIRE_VERSION: i32 = 9;
 const MOST_CONNECTIONS: u32 = 64;
 
 pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadSetting> {
-    settings.check()?;
-    let url = settings.connection_string()?;
-    let limit = settings.operation_timeout.to_duration();
+    let limit = settings.statement_timeout.to_duration();
     // The driver's message is not passed on: it may quote the password.
     let malformed = || {
         BadSetting::new(
@@ -37,7 +35,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
              names resolve",
         )
     };
-    let mut options = timeout(limit, ClientOptions::parse(url.expose()))
+    let mut options = timeout(limit, ClientOptions::parse(settings.url.expose()))
         .await
         .map_err(|_| malformed())?
         .map_err(|_| malformed())?;
@@ -68,7 +66,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
 
 /// What the store's promises rest on is not left to the connection string.
 fn promise(options: &mut ClientOptions, settings: &MongoSettings) {
-    let selection = settings.server_selection_timeout.to_duration();
+    let selection = settings.acquire_timeout.to_duration();
     options.app_name.get_or_insert_with(|| "doorward".into());
     options.max_pool_size.get_or_insert(MOST_CONNECTIONS);
     options.server_selection_timeout = Some(selection);
@@ -79,7 +77,7 @@ fn promise(options: &mut ClientOptions, settings: &MongoSettings) {
         WriteConcern::builder()
             .w(Acknowledgment::Majority)
             .journal(true)
-            .w_timeout(settings.operation_timeout.to_duration())
+            .w_timeout(settings.statement_timeout.to_duration())
             .build(),
     );
 }

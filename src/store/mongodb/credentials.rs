@@ -12,8 +12,10 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    documents::{ONE_TIME_SECRETS, Row, USERS, hash_bson, id, text, time, time_bson, user_key},
-    sessions::{closed_count, closing_count, is_open_but, with_closed},
+    documents::{
+        ONE_TIME_SECRETS, Row, USERS, hash_bson, id, session_key, text, time, time_bson, user_key,
+    },
+    sessions::{closed_count, closing_count, is_open, is_open_but, with_closed},
     transaction::{Step, Stopped, Transaction},
 };
 use crate::{
@@ -83,10 +85,9 @@ async fn set_password(
             doc! {
                 "user_id": user_key(id),
                 "purpose": Purpose::SetPassword.as_str(),
-                "spent_at": null,
-                "voided_at": null,
+                "used_at": null,
             },
-            doc! { "$set": { "voided_at": time_bson(now) } },
+            doc! { "$set": { "used_at": time_bson(now) } },
         )
         .session(session)
         .await?;
@@ -96,8 +97,8 @@ async fn set_password(
 /// A stage that notes that the user of an open session has just proved who they are.
 fn reauthenticated(session: SessionId, now: Timestamp) -> Document {
     let is_kept = doc! { "$and": [
-        super::sessions::is_open("$$s"),
-        { "$eq": ["$$s.id", super::documents::session_key(session)] },
+        is_open("$$s"),
+        { "$eq": ["$$s.id", session_key(session)] },
     ] };
     let later = doc! { "$max": ["$$s.authenticated_at", time_bson(now)] };
     doc! { "$set": { "sessions": { "$map": {
@@ -162,15 +163,14 @@ impl Transaction for RedeemSecret {
         let unnamed = Row::of(ONE_TIME_SECRETS, &secret, uuid::Uuid::nil());
         let row = Row::of(ONE_TIME_SECRETS, &secret, unnamed.required("id", id)?);
         let is_good = row.required("purpose", text)? == Purpose::SetPassword.as_str()
-            && row.optional("spent_at", time)?.is_none()
-            && row.optional("voided_at", time)?.is_none()
+            && row.optional("used_at", time)?.is_none()
             && row.required("expires_at", time)? > self.now;
         if !is_good {
             return Ok(Step::Abort(Redeem::Refused));
         }
         let user = UserId::from(row.required("user_id", id)?);
         secrets
-            .update_one(key, doc! { "$set": { "spent_at": time_bson(self.now) } })
+            .update_one(key, doc! { "$set": { "used_at": time_bson(self.now) } })
             .session(&mut *session)
             .await?;
         let change = (&self.hash, None, self.now);

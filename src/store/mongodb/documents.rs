@@ -43,7 +43,7 @@ pub(super) const GUARDS: &str = "guards";
 const SESSIONS: &str = "users.sessions";
 
 /// `credential_version` of a new user.
-const FIRST_CREDENTIAL_VERSION: i64 = 1;
+const FIRST_CREDENTIAL_VERSION: i64 = 0;
 
 /// An id as BSON: a binary of subtype 4, which sorts as UUIDv7 does.
 pub(super) fn id_bson(id: Uuid) -> Bson {
@@ -119,7 +119,7 @@ pub(super) fn user_document(new: &NewUser) -> Document {
         "roles": user.roles.to_vec(),
         "deactivated_at": deactivated_at,
         "max_sessions": limit.max.map(i64::from),
-        "on_limit": limit.on_limit.map(OnLimit::as_str),
+        "on_session_limit": limit.on_limit.map(OnLimit::as_str),
         "password_hash": new.password_hash.as_ref().map(|hash| hash.expose().as_str()),
         "credential_version": FIRST_CREDENTIAL_VERSION,
         "created_at": time_bson(user.created_at),
@@ -137,8 +137,7 @@ pub(super) fn secret_document(new: &NewOneTimeSecret, now: Timestamp) -> Documen
         "purpose": new.purpose.as_str(),
         "created_at": time_bson(now),
         "expires_at": time_bson(new.expires_at),
-        "spent_at": null,
-        "voided_at": null,
+        "used_at": null,
     }
 }
 
@@ -362,7 +361,7 @@ pub(super) fn read_user(document: &RawDocument, id: UserId) -> StoreResult<User>
         status,
         session_limit: SessionLimitOverride {
             max: row.optional("max_sessions", count)?,
-            on_limit: row.optional("on_limit", |v| OnLimit::parse(text(v)?))?,
+            on_limit: row.optional("on_session_limit", |v| OnLimit::parse(text(v)?))?,
         },
         created_at: row.required("created_at", time)?,
         updated_at: row.required("updated_at", time)?,

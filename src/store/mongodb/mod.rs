@@ -13,7 +13,6 @@ mod failure;
 mod migrate;
 mod reads;
 mod sessions;
-mod settings;
 mod standing;
 mod transaction;
 mod users;
@@ -31,7 +30,6 @@ use mongodb::{
 };
 use tokio::time::timeout;
 
-pub use self::settings::MongoSettings;
 use self::{
     credentials::{RedeemSecret, ReplacePassword},
     failure::{store_error, too_slow},
@@ -50,6 +48,7 @@ use crate::{
     store::{
         ChangeStanding, CloseSession, CreateUser, LoginName, OpenSession, OpenSessionRequest,
         Redeem, Seen, SetPassword, Store, StoreError, StoreResult, UpdateUser, UserFilter,
+        settings::MongoSettings,
     },
 };
 
@@ -66,8 +65,7 @@ impl MongoStore {
     /// Connects, and makes sure that the server can do what is asked of it.
     ///
     /// # Errors
-    /// [`BadSetting`] when a setting cannot be obeyed, nothing answers, or what answers is not a
-    /// replica set.
+    /// [`BadSetting`] when nothing answers, or what answers is not a replica set.
     pub async fn connect(settings: &MongoSettings) -> Result<Self, BadSetting> {
         connect::connect(settings).await
     }

@@ -238,7 +238,7 @@ fn view_fields(wanted: &[(UserId, SessionId)]) -> Document {
     let ids: Vec<Bson> = wanted.iter().map(|(_, id)| session_key(*id)).collect();
     doc! {
         "email": 1, "email_verified_at": 1, "username": 1, "attributes": 1, "roles": 1,
-        "deactivated_at": 1, "max_sessions": 1, "on_limit": 1, "created_at": 1, "updated_at": 1,
+        "deactivated_at": 1, "max_sessions": 1, "on_session_limit": 1, "created_at": 1, "updated_at": 1,
         "sessions": filtered_sessions(&doc! { "$in": ["$$s.id", ids] }),
     }
 }

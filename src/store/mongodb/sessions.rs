@@ -102,7 +102,7 @@ fn opening(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> V
             ] },
         } },
         "evicts": { "$ne": [
-            { "$ifNull": ["$on_limit", request.limit.on_limit.as_str()] },
+            { "$ifNull": ["$on_session_limit", request.limit.on_limit.as_str()] },
             OnLimit::Reject.as_str(),
         ] },
         // The array is in the order of opening, so its first sessions are the oldest.

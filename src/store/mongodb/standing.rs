@@ -8,7 +8,7 @@
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    bson::{Bson, Document, RawDocumentBuf, doc},
+    bson::{Document, RawDocumentBuf, doc},
     options::ReturnDocument,
 };
 
@@ -104,12 +104,6 @@ fn touched(now: Timestamp) -> Document {
     doc! { "$max": ["$updated_at", time_bson(now)] }
 }
 
-/// `then` if the document's status is not the wanted one yet, else `otherwise`.
-fn if_deactivated(then: impl Into<Bson>, otherwise: impl Into<Bson>) -> Document {
-    let is_active = doc! { "$eq": [{ "$ifNull": ["$deactivated_at", null] }, null] };
-    doc! { "$cond": [is_active, otherwise.into(), then.into()] }
-}
-
 impl MongoStore {
     pub(super) async fn replace_roles(
         &self,
@@ -138,7 +132,7 @@ impl MongoStore {
         let reason = CloseReason::AccountDeactivated;
         let update = vec![doc! { "$set": {
             "deactivated_at": { "$ifNull": ["$deactivated_at", time_bson(now)] },
-            "updated_at": if_deactivated("$updated_at", touched(now)),
+            "updated_at": touched(now),
             "sessions": with_closed(is_open_but(None), reason, now),
         } }];
         self.change_guarded(id, update).await
@@ -147,7 +141,7 @@ impl MongoStore {
     pub(super) async fn activate(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
         let update = vec![doc! { "$set": {
             "deactivated_at": null,
-            "updated_at": if_deactivated(touched(now), "$updated_at"),
+            "updated_at": touched(now),
         } }];
         self.change(id, Document::new(), update).await
     }

@@ -233,13 +233,9 @@ fn patching(patch: &UserPatch, limit: SessionLimit, now: Timestamp) -> Vec<Docum
         fields.insert("attributes", literal(attributes_bson(attributes)));
     }
     if let Some(email) = &patch.email {
-        let is_same = doc! { "$eq": ["$email_canonical", literal(email.canonical())] };
         fields.insert("email", literal(email.as_str()));
         fields.insert("email_canonical", literal(email.canonical()));
-        fields.insert(
-            "email_verified_at",
-            doc! { "$cond": [is_same, "$email_verified_at", null] },
-        );
+        fields.insert("email_verified_at", Bson::Null);
     }
     let mut stages = vec![doc! { "$set": fields }];
     match patch.email_verified {
@@ -260,7 +256,7 @@ fn patching(patch: &UserPatch, limit: SessionLimit, now: Timestamp) -> Vec<Docum
         stages.extend([
             doc! { "$set": {
                 "max_sessions": own.max.map(i64::from),
-                "on_limit": own.on_limit.map(OnLimit::as_str),
+                "on_session_limit": own.on_limit.map(OnLimit::as_str),
                 // The array is in the order of opening: its first sessions are the oldest.
                 "closing": { "$let": {
                     "vars": { "live": sessions_where(is_live) },
