@@ -139,9 +139,9 @@ impl Problem {
     pub(super) fn log(&self) {
         let (status, code) = (self.0.status.as_u16(), self.0.code);
         if let Some(cause) = &self.0.cause {
-            tracing::error!(status, code, cause, "request failed")
+            tracing::error!(status, code, cause, "request failed");
         } else {
-            tracing::debug!(status, code, "request refused")
+            tracing::debug!(status, code, "request refused");
         }
     }
 }

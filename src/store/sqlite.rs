@@ -176,10 +176,6 @@ async fn lock_user(tx: &mut Conn, id: UserId) -> QueryResult<Option<CredentialsR
 }
 
 /// Nothing to do: `BEGIN IMMEDIATE` serialises all writers.
-#[expect(
-    clippy::unused_async,
-    reason = "PostgreSQL has something to wait for here"
-)]
 async fn lock_last_admin(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }

@@ -41,7 +41,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// A little longer than a dead holder's lease.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
 /// Building an index over many documents takes its time.
-const LONGEST_COMMAND: Duration = Duration::from_secs(60 * 60);
+const LONGEST_COMMAND: Duration = Duration::from_hours(1);
 
 /// The collection is there already.
 const NAMESPACE_EXISTS: i32 = 48;
