@@ -3,6 +3,7 @@
 //! One vocabulary for the whole library; `http::problem` turns it into answers in one table. Texts
 //! here never hold an address, a token or a password.
 
+pub use crate::model::field::FieldError;
 use crate::{model::session::CloseReason, store::StoreError};
 
 /// Why a use case did not succeed.
@@ -68,28 +69,6 @@ pub enum AuthError {
     /// A defect of ours.
     #[error("internal error: {0}")]
     Internal(String),
-}
-
-/// One field that breaks a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldError {
-    /// The field's name as the client wrote it, e.g. `password` or `attributes.plan`.
-    pub field: String,
-    /// A stable name of the rule.
-    pub code: &'static str,
-    /// The rule in words; never repeats the value.
-    pub detail: String,
-}
-
-impl FieldError {
-    /// Names the field, the rule and what would be right.
-    pub fn new(field: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            code,
-            detail: detail.into(),
-        }
-    }
 }
 
 impl From<FieldError> for AuthError {

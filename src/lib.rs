@@ -9,19 +9,34 @@
 //! |---|---|---|
 //! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] | what a time, a secret, an id, a name is |
 //! | L1 | [`model`] | users, sessions, one-time secrets: data and transitions, no I/O |
-//! | L2 | [`store`] | the storage contract: atomic decisions |
+//! | L2 | [`store`] [`error`] | the storage contract: atomic decisions; what a use case can answer |
+//! | L3 | [`passwords`] [`tokens`] [`lookup`] [`presence`] [`accounts`] [`sessions`] [`recovery`] [`admin`] | the use cases |
+//! | L4 | [`auth`] | everything put together |
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod accounts;
+pub mod admin;
+pub mod auth;
 pub mod clock;
 pub mod email;
 pub mod entropy;
 pub mod error;
 pub mod ids;
+pub mod lookup;
 pub mod metrics;
 pub mod model;
 pub mod passwords;
+pub mod presence;
+pub mod recovery;
 pub mod secret;
+pub mod sessions;
 pub mod setting;
 pub mod store;
+pub mod tokens;
 pub mod username;
+
+pub use crate::{
+    auth::{Auth, AuthBuilder},
+    sessions::CurrentUser,
+};

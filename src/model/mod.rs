@@ -1,5 +1,7 @@
 //! What Doorward knows: data and transitions, no I/O.
 
+pub mod account;
+pub mod field;
 pub mod session;
 pub mod token;
 pub mod user;

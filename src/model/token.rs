@@ -5,7 +5,7 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    clock::Timestamp,
+    clock::{Span, Timestamp},
     entropy::{Entropy, random_bytes},
     ids::{OneTimeSecretId, UserId},
     secret::SecretString,
@@ -103,6 +103,42 @@ pub struct NewOneTimeSecret {
     pub hash: SecretHash,
     /// Until when it can be spent.
     pub expires_at: Timestamp,
+}
+
+/// How long a link for a first password can be used.
+pub const LINK_TTL: Span = Span::days(1);
+
+/// A one-time link for setting a password, as text once and as hash for the store.
+#[derive(Debug, Clone)]
+pub struct PasswordLink {
+    /// The secret; shown once, to whoever hands it over.
+    pub secret: LinkSecret,
+    /// Until when it can be used.
+    pub expires_at: Timestamp,
+    /// What is stored.
+    pub(crate) stored: NewOneTimeSecret,
+}
+
+impl PasswordLink {
+    /// A fresh link for a user.
+    #[must_use]
+    pub fn fresh(user_id: UserId, now: Timestamp, entropy: &dyn Entropy) -> Self {
+        let secret = LinkSecret::fresh(entropy);
+        let expires_at = now.plus(LINK_TTL);
+        let id = OneTimeSecretId::fresh(now, entropy);
+        let stored = NewOneTimeSecret {
+            id,
+            user_id,
+            purpose: Purpose::SetPassword,
+            hash: secret.hash(),
+            expires_at,
+        };
+        Self {
+            secret,
+            expires_at,
+            stored,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -107,6 +107,18 @@ impl UserPatch {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// What becomes of `email_verified_at`; `None` leaves it as it is. A new address counts as not
+    /// verified unless it is said to be.
+    #[must_use]
+    pub fn verified_at(&self, before: &User, now: Timestamp) -> Option<Option<Timestamp>> {
+        match (self.email_verified, &self.email) {
+            (Some(true), None) => Some(before.email_verified_at.or(Some(now))),
+            (Some(true), Some(_)) => Some(Some(now)),
+            (Some(false), _) | (None, Some(_)) => Some(None),
+            (None, None) => None,
+        }
+    }
 }
 
 /// A user's own session limit; `None` follows the policy.

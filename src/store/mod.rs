@@ -11,6 +11,12 @@
 //! - A method that writes in several statements finishes even if its caller goes away.
 
 pub mod error;
+pub mod open;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod settings;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use async_trait::async_trait;
 

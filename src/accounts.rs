@@ -1,0 +1,184 @@
+//! Accounts: registering, and what users change about themselves.
+//!
+//! Decides which addresses, names and attributes are accepted; uniqueness is decided by the store.
+
+use std::sync::Arc;
+
+use crate::{
+    clock::Clock,
+    entropy::Entropy,
+    error::{AuthError, AuthResult},
+    ids::{SessionId, UserId},
+    model::{
+        account::{AttributeRules, NewAccount, ProfileChange},
+        session::CloseReason,
+        user::{NewUser, Roles, SessionLimit, SessionLimitOverride, User, UserStatus},
+    },
+    passwords::{Passwords, Verdict},
+    secret::SecretString,
+    store::{ChangeStanding, CreateUser, SetPassword, Store, UpdateUser},
+};
+use serde::{Deserialize, Serialize};
+
+/// `[accounts]`: what an account may look like.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountPolicy {
+    /// A JSON Schema file that every user's `attributes` must satisfy; empty (default) for none.
+    pub attributes_schema: String,
+}
+
+/// The account use cases.
+#[derive(Clone)]
+pub struct Accounts {
+    /// The database.
+    pub(crate) store: Arc<dyn Store>,
+    /// The password service.
+    pub(crate) passwords: Passwords,
+    /// The application's rules for attributes.
+    pub(crate) rules: AttributeRules,
+    /// The time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The chance.
+    pub(crate) entropy: Arc<dyn Entropy>,
+    /// The session limit of a user without an override.
+    pub(crate) limit: SessionLimit,
+}
+
+impl Accounts {
+    /// Registers a user. Roles, verification and limits cannot be chosen (ASVS 15.3.3).
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] with every field that breaks a rule, [`AuthError::EmailTaken`],
+    /// [`AuthError::UsernameTaken`], [`AuthError::Overloaded`], [`AuthError::Store`].
+    pub async fn register(&self, account: NewAccount, password: &SecretString) -> AuthResult<User> {
+        self.create(account, password, Roles::default()).await
+    }
+
+    /// Registers a user with roles, for operators at the command line.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub async fn create(
+        &self,
+        account: NewAccount,
+        password: &SecretString,
+        roles: Roles,
+    ) -> AuthResult<User> {
+        let mut errors = Vec::new();
+        let parsed = account.parse(&self.rules, &mut errors);
+        let accepted = self
+            .passwords
+            .accept("password", password)
+            .map_err(|e| errors.push(e))
+            .ok();
+        let (Some((email, username, attributes)), Some(accepted)) = (parsed, accepted) else {
+            return Err(AuthError::Invalid(errors));
+        };
+        let hash = self.passwords.hash(&accepted).await?;
+        let now = self.clock.now();
+        let user = User {
+            id: UserId::fresh(now, &*self.entropy),
+            email,
+            email_verified_at: None,
+            username,
+            attributes,
+            roles,
+            status: UserStatus::Active,
+            session_limit: SessionLimitOverride::default(),
+            created_at: now,
+            updated_at: now,
+        };
+        let new = NewUser {
+            user: user.clone(),
+            password_hash: Some(hash),
+        };
+        match self.store.create_user(&new, None).await? {
+            CreateUser::Created => Ok(user),
+            CreateUser::EmailTaken => Err(AuthError::EmailTaken),
+            CreateUser::UsernameTaken => Err(AuthError::UsernameTaken),
+        }
+    }
+
+    /// Changes what users may change about themselves.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`], [`AuthError::UsernameTaken`], [`AuthError::Store`].
+    pub async fn update_profile(&self, user: &User, change: ProfileChange) -> AuthResult<User> {
+        let mut errors = Vec::new();
+        let patch = change.parse(&self.rules, &mut errors);
+        if !errors.is_empty() {
+            return Err(AuthError::Invalid(errors));
+        }
+        if patch.is_empty() {
+            return Ok(user.clone());
+        }
+        match self
+            .store
+            .update_user(user.id, &patch, self.limit, self.clock.now())
+            .await?
+        {
+            UpdateUser::Updated(user) => Ok(*user),
+            UpdateUser::EmailTaken => Err(AuthError::EmailTaken),
+            UpdateUser::UsernameTaken => Err(AuthError::UsernameTaken),
+            UpdateUser::Gone => Err(AuthError::NotFound("user")),
+        }
+    }
+
+    /// Changes the password and ends all other sessions in the same step (ASVS 6.2.2, 6.2.3, 7.4.3).
+    ///
+    /// # Errors
+    /// [`AuthError::WrongPassword`], also when the password was changed by somebody else meanwhile;
+    /// [`AuthError::Invalid`] for the new one.
+    pub async fn change_password(
+        &self,
+        user: UserId,
+        session: SessionId,
+        current: &SecretString,
+        new: &SecretString,
+    ) -> AuthResult<()> {
+        let accepted = self.passwords.accept("new_password", new)?;
+        let version = self.prove(user, current).await?;
+        let hash = self.passwords.hash(&accepted).await?;
+        match self
+            .store
+            .set_password(user, &hash, version, Some(session), self.clock.now())
+            .await?
+        {
+            SetPassword::Changed { .. } => Ok(()),
+            SetPassword::CredentialsChanged => Err(AuthError::WrongPassword),
+            SetPassword::NotActive => Err(AuthError::SessionEnded(CloseReason::AccountDeactivated)),
+            SetPassword::Gone => Err(AuthError::SessionUnknown),
+        }
+    }
+
+    /// Deactivates the caller's own account: it keeps its data and cannot log in any more.
+    ///
+    /// # Errors
+    /// [`AuthError::WrongPassword`], [`AuthError::LastAdmin`].
+    pub async fn deactivate_self(&self, user: UserId, password: &SecretString) -> AuthResult<()> {
+        self.prove(user, password).await?;
+        match self.store.deactivate_user(user, self.clock.now()).await? {
+            ChangeStanding::Changed(_) => Ok(()),
+            ChangeStanding::LastAdmin => Err(AuthError::LastAdmin),
+            ChangeStanding::Gone => Err(AuthError::SessionUnknown),
+        }
+    }
+
+    /// Checks the password of a user who is logged in already; answers the version it belongs to.
+    async fn prove(&self, user: UserId, password: &SecretString) -> AuthResult<i64> {
+        let credentials = self
+            .store
+            .user_credentials(user)
+            .await?
+            .ok_or(AuthError::SessionUnknown)?;
+        match self
+            .passwords
+            .verify(password, credentials.password_hash.as_ref())
+            .await?
+        {
+            Verdict::Match { .. } => Ok(credentials.credential_version),
+            Verdict::Mismatch => Err(AuthError::WrongPassword),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What administrators do to users and sessions.
+//!
+//! Who is an administrator is decided at the edge, by type; whether one would be left is decided by the
+//! store, in the same step as the change.
+
+use std::sync::Arc;
+
+use crate::{
+    clock::Clock,
+    email::EmailAddress,
+    entropy::Entropy,
+    error::{AuthError, AuthResult, FieldError},
+    ids::{SessionId, UserId},
+    model::{
+        account::{AttributeRules, NewAccount, ProfileChange},
+        session::{CloseReason, Session},
+        token::PasswordLink,
+        user::{
+            MOST_SESSIONS, NewUser, OnLimit, Roles, SessionLimit, SessionLimitOverride, User,
+            UserPatch, UserStatus,
+        },
+    },
+    store::{ChangeStanding, CloseSession, CreateUser, Store, UpdateUser, UserFilter},
+};
+
+/// Most users on one page.
+pub const LONGEST_PAGE: u32 = 200;
+
+/// A user as an administrator makes one.
+#[derive(Debug, Clone)]
+pub struct AdminNewUser {
+    /// Address, name and attributes.
+    pub account: NewAccount,
+    /// Roles, unparsed.
+    pub roles: Vec<String>,
+    /// Whether the address counts as verified.
+    pub email_verified: bool,
+    /// The user's own session limit.
+    pub session_limit: SessionLimitOverride,
+}
+
+/// What an administrator may change; `None` leaves a field as it is.
+#[derive(Debug, Clone, Default)]
+pub struct AdminUserChange {
+    /// Name and attributes.
+    pub profile: ProfileChange,
+    /// A new address, unparsed.
+    pub email: Option<String>,
+    /// Whether the address counts as verified.
+    pub email_verified: Option<bool>,
+    /// How many sessions, `Some(None)` for the policy's number.
+    pub max_sessions: Option<Option<u32>>,
+    /// What happens beyond, `Some(None)` for the policy's rule.
+    pub on_session_limit: Option<Option<OnLimit>>,
+}
+
+/// The administrator's use cases.
+#[derive(Clone)]
+pub struct Admin {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) rules: AttributeRules,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) limit: SessionLimit,
+}
+
+impl Admin {
+    /// Makes a user without a password, and a one-time link for setting one (ASVS 6.4.1, 6.4.6).
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`], [`AuthError::EmailTaken`], [`AuthError::UsernameTaken`].
+    pub async fn create_user(&self, new: AdminNewUser) -> AuthResult<(User, PasswordLink)> {
+        let mut errors = Vec::new();
+        let account = new.account.parse(&self.rules, &mut errors);
+        let roles = parse_roles(new.roles).map_err(|e| errors.push(e)).ok();
+        check_limit(new.session_limit.max, &mut errors);
+        let (Some((email, username, attributes)), Some(roles), true) =
+            (account, roles, errors.is_empty())
+        else {
+            return Err(AuthError::Invalid(errors));
+        };
+        let now = self.clock.now();
+        let user = User {
+            id: UserId::fresh(now, &*self.entropy),
+            email,
+            email_verified_at: new.email_verified.then_some(now),
+            username,
+            attributes,
+            roles,
+            status: UserStatus::Active,
+            session_limit: new.session_limit,
+            created_at: now,
+            updated_at: now,
+        };
+        let link = PasswordLink::fresh(user.id, now, &*self.entropy);
+        let stored = NewUser {
+            user: user.clone(),
+            password_hash: None,
+        };
+        match self.store.create_user(&stored, Some(&link.stored)).await? {
+            CreateUser::Created => Ok((user, link)),
+            CreateUser::EmailTaken => Err(AuthError::EmailTaken),
+            CreateUser::UsernameTaken => Err(AuthError::UsernameTaken),
+        }
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`].
+    pub async fn user(&self, id: UserId) -> AuthResult<User> {
+        self.store
+            .user(id)
+            .await?
+            .ok_or(AuthError::NotFound("user"))
+    }
+
+    /// A page of users, newest first, and the cursor of the next page.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] for a limit outside 1 to 200 or a text longer than 254 characters.
+    pub async fn list(&self, mut filter: UserFilter) -> AuthResult<(Vec<User>, Option<UserId>)> {
+        if !(1..=LONGEST_PAGE).contains(&filter.limit) {
+            return Err(FieldError::new(
+                "limit",
+                "out_of_range",
+                format!("must be 1 to {LONGEST_PAGE}"),
+            )
+            .into());
+        }
+        if filter
+            .text
+            .as_ref()
+            .is_some_and(|text| text.chars().count() > 254 || text.contains('\0'))
+        {
+            return Err(FieldError::new(
+                "q",
+                "too_long",
+                "must be at most 254 characters without NUL",
+            )
+            .into());
+        }
+        let page = filter.limit as usize;
+        filter.limit += 1;
+        let mut users = self.store.list_users(&filter).await?;
+        let next = (users.len() > page).then(|| users[page - 1].id);
+        users.truncate(page);
+        Ok((users, next))
+    }
+
+    /// Changes a user; a lower session limit ends the oldest surplus sessions in the same step.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`], [`AuthError::EmailTaken`], [`AuthError::UsernameTaken`],
+    /// [`AuthError::NotFound`].
+    pub async fn update_user(&self, id: UserId, change: AdminUserChange) -> AuthResult<User> {
+        let mut errors = Vec::new();
+        let mut patch = change.profile.parse(&self.rules, &mut errors);
+        patch.email = change.email.and_then(|text| {
+            EmailAddress::parse(&text)
+                .map_err(|e| errors.push(FieldError::new("email", "invalid", e.to_string())))
+                .ok()
+        });
+        patch.email_verified = change.email_verified;
+        check_limit(change.max_sessions.flatten(), &mut errors);
+        if !errors.is_empty() {
+            return Err(AuthError::Invalid(errors));
+        }
+        let before = self.user(id).await?;
+        if change.max_sessions.is_some() || change.on_session_limit.is_some() {
+            patch.session_limit = Some(SessionLimitOverride {
+                max: change.max_sessions.unwrap_or(before.session_limit.max),
+                on_limit: change
+                    .on_session_limit
+                    .unwrap_or(before.session_limit.on_limit),
+            });
+        }
+        if patch == UserPatch::default() {
+            return Ok(before);
+        }
+        match self
+            .store
+            .update_user(id, &patch, self.limit, self.clock.now())
+            .await?
+        {
+            UpdateUser::Updated(user) => Ok(*user),
+            UpdateUser::EmailTaken => Err(AuthError::EmailTaken),
+            UpdateUser::UsernameTaken => Err(AuthError::UsernameTaken),
+            UpdateUser::Gone => Err(AuthError::NotFound("user")),
+        }
+    }
+
+    /// Deactivates a user and ends all their sessions in the same step.
+    ///
+    /// # Errors
+    /// [`AuthError::LastAdmin`], [`AuthError::NotFound`].
+    pub async fn deactivate(&self, id: UserId) -> AuthResult<User> {
+        standing(self.store.deactivate_user(id, self.clock.now()).await?)
+    }
+
+    /// Lets a user log in again; ended sessions stay ended.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`].
+    pub async fn activate(&self, id: UserId) -> AuthResult<User> {
+        standing(self.store.activate_user(id, self.clock.now()).await?)
+    }
+
+    /// Replaces a user's roles; effective on the user's next request.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`], [`AuthError::LastAdmin`], [`AuthError::NotFound`].
+    pub async fn set_roles(&self, id: UserId, roles: Vec<String>) -> AuthResult<User> {
+        let roles = parse_roles(roles)?;
+        standing(self.store.set_roles(id, &roles, self.clock.now()).await?)
+    }
+
+    /// A user's sessions that are not closed, newest first.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`].
+    pub async fn sessions(&self, id: UserId) -> AuthResult<Vec<Session>> {
+        self.user(id).await?;
+        Ok(self.store.open_sessions_of(id).await?)
+    }
+
+    /// Ends all sessions of a user and says how many there were.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`].
+    pub async fn revoke_all(&self, id: UserId) -> AuthResult<u64> {
+        let closed = self
+            .store
+            .close_sessions(id, None, CloseReason::Revoked, self.clock.now())
+            .await?;
+        closed.ok_or(AuthError::NotFound("user"))
+    }
+
+    /// Ends one session, whosesoever it is; ending one twice is no error.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`].
+    pub async fn revoke_session(&self, id: SessionId) -> AuthResult<()> {
+        match self
+            .store
+            .close_session_by_id(id, CloseReason::Revoked, self.clock.now())
+            .await?
+        {
+            CloseSession::Closed | CloseSession::AlreadyClosed => Ok(()),
+            CloseSession::Unknown => Err(AuthError::NotFound("session")),
+        }
+    }
+}
+
+fn standing(outcome: ChangeStanding) -> AuthResult<User> {
+    match outcome {
+        ChangeStanding::Changed(user) => Ok(*user),
+        ChangeStanding::LastAdmin => Err(AuthError::LastAdmin),
+        ChangeStanding::Gone => Err(AuthError::NotFound("user")),
+    }
+}
+
+fn parse_roles(names: Vec<String>) -> Result<Roles, FieldError> {
+    Roles::parse(names).map_err(|e| FieldError::new("roles", "invalid", e.to_string()))
+}
+
+fn check_limit(max: Option<u32>, errors: &mut Vec<FieldError>) {
+    if max.is_some_and(|max| max > MOST_SESSIONS) {
+        errors.push(FieldError::new(
+            "max_sessions",
+            "out_of_range",
+            format!("must be at most {MOST_SESSIONS}; 0 means that many"),
+        ));
+    }
+}

@@ -1,0 +1,266 @@
+//! Everything put together: one cheap handle with the use cases on it.
+//!
+//! [`Auth`] is what an application embeds and what the server serves. It holds no global state: two of
+//! them in one process are two nodes.
+
+use std::sync::Arc;
+
+use crate::{
+    accounts::Accounts,
+    admin::Admin,
+    clock::{Clock, SystemClock, Timestamp},
+    entropy::{Entropy, SystemEntropy},
+    error::AuthResult,
+    lookup::Lookup,
+    metrics::Metrics,
+    model::account::AttributeRules,
+    passwords::{PasswordPolicy, Passwords},
+    presence::Presence,
+    recovery::Recovery,
+    sessions::{CurrentUser, SessionParts, SessionPolicy, Sessions},
+    setting::BadSetting,
+    store::{Store, StoreResult},
+    tokens::{KeyRing, Tokens},
+};
+
+/// The authentication service; clones share everything.
+#[derive(Clone)]
+pub struct Auth(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    tokens: Tokens,
+    presence: Presence,
+    sessions: Sessions,
+    accounts: Accounts,
+    recovery: Recovery,
+    admin: Admin,
+}
+
+impl Auth {
+    /// Begins building a service on a database, with the keys that sign its access tokens.
+    pub fn builder(store: Arc<dyn Store>, keys: KeyRing) -> AuthBuilder {
+        AuthBuilder {
+            store,
+            keys,
+            issuer: "doorward".to_owned(),
+            audience: "doorward".to_owned(),
+            sessions: SessionPolicy::default(),
+            passwords: PasswordPolicy::default(),
+            rules: AttributeRules::default(),
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+        }
+    }
+
+    /// Sessions: login, logout, listing.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// Accounts: registering and one's own changes.
+    #[must_use]
+    pub fn accounts(&self) -> &Accounts {
+        &self.0.accounts
+    }
+
+    /// Setting a password by a link.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.0.recovery
+    }
+
+    /// What administrators do.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.0.admin
+    }
+
+    /// The public keys of the access tokens as a JWK set.
+    #[must_use]
+    pub fn jwks(&self) -> &serde_json::Value {
+        self.0.tokens.jwks()
+    }
+
+    /// Counters of this service.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// The time as this service sees it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Who is behind an access token, now. See [`Sessions::authenticate`].
+    ///
+    /// # Errors
+    /// As [`Sessions::authenticate`].
+    pub async fn authenticate(&self, token: &str) -> AuthResult<CurrentUser> {
+        self.0.sessions.authenticate(token).await
+    }
+
+    /// Asks the database for its time: proof that it can answer.
+    ///
+    /// # Errors
+    /// As [`Store::time`].
+    pub async fn database_time(&self) -> StoreResult<Timestamp> {
+        self.0.store.time().await
+    }
+
+    /// Writes down what is still in memory ("last seen") and lets go of the database.
+    ///
+    /// # Errors
+    /// As [`Store::note_seen`]; the database is let go all the same.
+    pub async fn shut_down(&self) -> StoreResult<()> {
+        let flushed = self.0.presence.flush().await;
+        self.0.store.close().await;
+        flushed
+    }
+}
+
+/// Builds an [`Auth`].
+#[must_use]
+pub struct AuthBuilder {
+    store: Arc<dyn Store>,
+    keys: KeyRing,
+    issuer: String,
+    audience: String,
+    sessions: SessionPolicy,
+    passwords: PasswordPolicy,
+    rules: AttributeRules,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl AuthBuilder {
+    /// The `iss` and `aud` of access tokens; both `doorward` by default.
+    pub fn issuer(mut self, issuer: &str, audience: &str) -> Self {
+        issuer.clone_into(&mut self.issuer);
+        audience.clone_into(&mut self.audience);
+        self
+    }
+
+    /// How many sessions a user may hold, and how long they last.
+    pub fn sessions(mut self, policy: SessionPolicy) -> Self {
+        self.sessions = policy;
+        self
+    }
+
+    /// Which passwords are accepted, and what hashing one costs.
+    pub fn passwords(mut self, policy: PasswordPolicy) -> Self {
+        self.passwords = policy;
+        self
+    }
+
+    /// The application's rules for attributes.
+    pub fn attribute_rules(mut self, rules: AttributeRules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Where the time comes from; the operating system by default.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where chance comes from; the operating system by default.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = entropy;
+        self
+    }
+
+    /// Starts the service: hashing threads, session readers and the flush of "last seen". Call it on a
+    /// tokio runtime; everything ends when the last clone is dropped.
+    ///
+    /// # Errors
+    /// [`BadSetting`] when a policy contradicts itself. Weak password parameters are accepted here;
+    /// the server refuses them outside tests.
+    pub fn build(self) -> Result<Auth, BadSetting> {
+        self.sessions.check()?;
+        let Self {
+            store,
+            keys,
+            issuer,
+            audience,
+            sessions,
+            passwords,
+            rules,
+            clock,
+            entropy,
+        } = self;
+        let metrics = Arc::new(Metrics::default());
+        let passwords = Passwords::start(passwords, Arc::clone(&entropy), Arc::clone(&metrics))?;
+        let tokens = Tokens::new(
+            keys,
+            &issuer,
+            &audience,
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+        );
+        let presence = Presence::new(Arc::clone(&store));
+        let limit = sessions.limit();
+        let flush_every = sessions.last_seen_flush.to_duration();
+        let sessions = Sessions::new(SessionParts {
+            store: Arc::clone(&store),
+            passwords: passwords.clone(),
+            tokens: tokens.clone(),
+            lookup: Lookup::start(&store, &metrics),
+            presence: presence.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            policy: Arc::new(sessions),
+        });
+        let accounts = Accounts {
+            store: Arc::clone(&store),
+            passwords: passwords.clone(),
+            rules: rules.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            limit,
+        };
+        let recovery = Recovery {
+            store: Arc::clone(&store),
+            passwords,
+            clock: Arc::clone(&clock),
+        };
+        let admin = Admin {
+            store: Arc::clone(&store),
+            rules,
+            clock: Arc::clone(&clock),
+            entropy,
+            limit,
+        };
+        let auth = Auth(Arc::new(Inner {
+            store,
+            clock,
+            metrics,
+            tokens,
+            presence,
+            sessions,
+            accounts,
+            recovery,
+            admin,
+        }));
+        tokio::spawn(flush_presence(Arc::downgrade(&auth.0), flush_every));
+        Ok(auth)
+    }
+}
+
+/// Writes "last seen" down every so often, for as long as the service exists.
+async fn flush_presence(auth: std::sync::Weak<Inner>, every: std::time::Duration) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        let Some(auth) = auth.upgrade() else { return };
+        if let Err(error) = auth.presence.flush().await {
+            tracing::warn!(%error, "last seen could not be written; it is tried again");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The joining reader: sessions asked for at the same time are read by one statement.
+//!
+//! This is batching, not caching. A lookup only ever joins a statement that begins after the lookup
+//! was asked for, so what a request sees is never older than the request; nothing read is kept.
+//! A lone request waits for nobody: there is no timer.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    error::{AuthError, AuthResult},
+    ids::{SessionId, UserId},
+    metrics::Metrics,
+    model::session::SessionView,
+    store::{Store, StoreError, StoreResult},
+};
+
+/// Most sessions in one statement.
+const LARGEST_BATCH: usize = 256;
+/// Lookups that may wait; beyond, a request is answered 503.
+const LONGEST_QUEUE: usize = 8192;
+/// Readers; one is at work unless it is slow.
+const READERS: usize = 4;
+/// A statement that takes longer no longer holds up the next one.
+const SLOW: Duration = Duration::from_millis(50);
+/// No request waits longer for its session.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+type Answer = StoreResult<Option<SessionView>>;
+
+struct Question {
+    user: UserId,
+    session: SessionId,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Looks sessions up, joined with whoever asks at the same time.
+#[derive(Clone)]
+pub struct Lookup {
+    questions: mpsc::Sender<Question>,
+}
+
+impl Lookup {
+    /// Starts the readers on the current tokio runtime; they end when the last clone is dropped.
+    #[must_use]
+    pub fn start(store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Self {
+        let (questions, queue) = mpsc::channel(LONGEST_QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..READERS {
+            tokio::spawn(read(
+                Arc::clone(store),
+                Arc::clone(&queue),
+                Arc::clone(metrics),
+            ));
+        }
+        Self { questions }
+    }
+
+    /// The session of that user as it is in the database now; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`AuthError::Overloaded`] when too many wait, [`AuthError::Store`] when the database cannot
+    /// answer in time.
+    pub async fn find(&self, user: UserId, session: SessionId) -> AuthResult<Option<SessionView>> {
+        let (answer, answered) = oneshot::channel();
+        self.questions
+            .try_send(Question {
+                user,
+                session,
+                answer,
+            })
+            .map_err(|_| AuthError::Overloaded("session lookups"))?;
+        match timeout(DEADLINE, answered).await {
+            Ok(Ok(found)) => Ok(found?),
+            Ok(Err(_)) => Err(AuthError::Internal("a lookup was dropped".into())),
+            Err(_) => Err(StoreError::Unavailable("no answer within 3 seconds".into()).into()),
+        }
+    }
+}
+
+/// One reader: takes the turn, drains what waits, asks once. The turn passes on when the answer is
+/// there, or when it is slow in coming.
+async fn read(
+    store: Arc<dyn Store>,
+    queue: Arc<Mutex<mpsc::Receiver<Question>>>,
+    metrics: Arc<Metrics>,
+) {
+    let mut batch = Vec::with_capacity(LARGEST_BATCH);
+    loop {
+        let mut turn = queue.lock().await;
+        // Draining comes before the statement begins: see the module's promise.
+        if turn.recv_many(&mut batch, LARGEST_BATCH).await == 0 {
+            return;
+        }
+        batch.retain(|question| !question.answer.is_closed());
+        if batch.is_empty() {
+            continue;
+        }
+        metrics.lookups.add(batch.len() as u64);
+        metrics.lookup_batches.bump();
+        let wanted: Vec<_> = batch
+            .iter()
+            .map(|question| (question.user, question.session))
+            .collect();
+        let statement = store.live_sessions(&wanted);
+        tokio::pin!(statement);
+        let found = if let Ok(found) = timeout(SLOW, &mut statement).await {
+            drop(turn);
+            found
+        } else {
+            drop(turn);
+            statement.await
+        };
+        hand_back(&mut batch, found);
+    }
+}
+
+fn hand_back(batch: &mut Vec<Question>, found: StoreResult<Vec<Answer>>) {
+    match found {
+        Ok(rows) if rows.len() == batch.len() => {
+            for (question, row) in batch.drain(..).zip(rows) {
+                // Nobody waits any more where the client has gone.
+                let _ = question.answer.send(row);
+            }
+        }
+        Ok(rows) => {
+            let error =
+                StoreError::Driver(format!("{} rows for {} sessions", rows.len(), batch.len()));
+            batch
+                .drain(..)
+                .for_each(|question| drop(question.answer.send(Err(error.clone()))));
+        }
+        Err(error) => batch
+            .drain(..)
+            .for_each(|question| drop(question.answer.send(Err(error.clone())))),
+    }
+}

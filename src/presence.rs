@@ -1,0 +1,69 @@
+//! Last seen: gathered in memory, written in batches, never on a request's path.
+//!
+//! What a crash loses is at most one flush interval of "last seen"; [`crate::model::session::IdleRule`]
+//! allows for it, so no session ends early.
+
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    clock::Timestamp,
+    ids::{SessionId, UserId},
+    store::{Seen, Store, StoreResult},
+};
+
+/// Sessions used since the last flush.
+#[derive(Clone)]
+pub struct Presence {
+    seen: Arc<Mutex<HashMap<SessionId, Seen>>>,
+    store: Arc<dyn Store>,
+}
+
+impl Presence {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            seen: Arc::default(),
+            store,
+        }
+    }
+
+    /// Notes that a session is used at `at`.
+    pub fn note(&self, user_id: UserId, session_id: SessionId, at: Timestamp) {
+        self.merge([Seen {
+            user_id,
+            session_id,
+            at,
+        }]);
+    }
+
+    /// Writes down what was gathered. On failure it is kept for the next time.
+    ///
+    /// # Errors
+    /// As [`Store::note_seen`].
+    pub async fn flush(&self) -> StoreResult<()> {
+        let gathered = mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        if gathered.is_empty() {
+            return Ok(());
+        }
+        let mut seen: Vec<Seen> = gathered.into_values().collect();
+        seen.sort_unstable_by_key(|s| s.session_id);
+        let written = self.store.note_seen(&seen).await;
+        if written.is_err() {
+            self.merge(seen);
+        }
+        written
+    }
+
+    fn merge(&self, more: impl IntoIterator<Item = Seen>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for one in more {
+            let entry = seen.entry(one.session_id).or_insert(one);
+            entry.at = entry.at.max(one.at);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Opens the database that the settings name: the one place where the backend is chosen.
+
+use std::sync::Arc;
+
+use crate::{
+    setting::BadSetting,
+    store::{
+        Migrations, Store, StoreError,
+        settings::{Backend, DatabaseSettings},
+    },
+};
+
+/// An open database: the decisions, and the schema they rest on.
+#[derive(Clone)]
+pub struct Opened {
+    /// The decisions.
+    pub store: Arc<dyn Store>,
+    /// The schema.
+    pub migrations: Arc<dyn Migrations>,
+}
+
+impl Opened {
+    fn new<S: Store + Migrations + Clone>(store: S) -> Self {
+        Self {
+            store: Arc::new(store.clone()),
+            migrations: Arc::new(store),
+        }
+    }
+}
+
+/// Opens the chosen database and asks it for its time; nothing is migrated.
+///
+/// # Errors
+/// [`BadSetting`] naming the key of the database's address when it cannot be reached.
+pub async fn open(settings: &DatabaseSettings) -> Result<Opened, BadSetting> {
+    settings.check()?;
+    let opened = connect(settings).await;
+    let opened = match opened {
+        Ok(opened) => opened.store.time().await.map(|_| opened),
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| {
+        let remedy = match settings.backend {
+            Backend::Sqlite => "check that the folder can be written",
+            Backend::Postgres | Backend::Mongodb => {
+                "check the address and that the database is running"
+            }
+        };
+        let problem = match error {
+            StoreError::Unavailable(why) | StoreError::Driver(why) => why,
+            error @ StoreError::Corrupt { .. } => error.to_string(),
+        };
+        BadSetting::new(
+            settings.address_key(),
+            format!("the database cannot be used: {problem}"),
+            remedy,
+        )
+    })
+}
+
+async fn connect(settings: &DatabaseSettings) -> Result<Opened, StoreError> {
+    match settings.backend {
+        #[cfg(feature = "sqlite")]
+        Backend::Sqlite => super::sqlite::SqliteStore::connect(&settings.sqlite)
+            .await
+            .map(Opened::new),
+        #[cfg(feature = "postgres")]
+        Backend::Postgres => super::postgres::PostgresStore::connect(&settings.postgres)
+            .await
+            .map(Opened::new),
+        backend => Err(StoreError::Driver(format!(
+            "this build does not contain {backend}"
+        ))),
+    }
+}

@@ -1,0 +1,264 @@
+//! PostgreSQL, through diesel-async.
+//!
+//! What differs from SQLite stands here: connections, column types, row locks and the hot read. The
+//! queries themselves are written once in `store/sql` and mounted at the end.
+
+mod hot;
+mod types;
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use diesel_async::{
+    AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+        bb8::{Pool, PooledConnection},
+    },
+};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use futures_util::FutureExt;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use self::contract::SqlStore as PostgresStore;
+use self::{
+    faults::{from_diesel, from_pool},
+    hot::Hot,
+    rows::CredentialsRow,
+    types::{DbId, DbTime},
+};
+use crate::{
+    clock::{Span, Timestamp},
+    ids::UserId,
+    store::{Migrations, Seen, StoreError, StoreResult, settings::PostgresSettings},
+};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+/// Any number that no other program uses on the same database.
+const MIGRATION_LOCK: i64 = 0x0064_6f6f_7277_6172;
+/// Connections that do nothing but look sessions up.
+const HOT_CONNECTIONS: u32 = 4;
+
+type Conn = AsyncPgConnection;
+type Backend = diesel::pg::Pg;
+
+macro_rules! write_tx {
+    ($conn:expr, $body:expr) => {
+        diesel_async::AsyncConnection::transaction::<_, crate::store::postgres::faults::Fault, _>(
+            $conn, $body,
+        )
+        .await
+    };
+}
+
+macro_rules! has_role {
+    ($role:expr) => {
+        diesel::PgArrayExpressionMethods::contains(
+            users::roles,
+            crate::store::postgres::types::DbRoles::of($role),
+        )
+    };
+}
+
+impl PostgresStore {
+    /// A store on this database. Connections are made when they are needed, so nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Driver`] when the URL cannot be understood; the URL itself is not repeated.
+    pub async fn connect(settings: &PostgresSettings) -> StoreResult<Self> {
+        let mut config = tokio_postgres::Config::from_str(settings.url.expose()).map_err(|_| {
+            StoreError::Driver(
+                "the URL is not of the form postgres://user:password@host/database".into(),
+            )
+        })?;
+        let acquire = settings.acquire_timeout.to_duration();
+        // A peer that vanished without a word is noticed by the kernel.
+        config
+            .connect_timeout(acquire)
+            .tcp_user_timeout(Duration::from_secs(10));
+        config.keepalives_idle(Duration::from_secs(15));
+        if config.get_application_name().is_none() {
+            config.application_name("doorward");
+        }
+        let connector = Arc::new(Connector {
+            config,
+            statement_timeout: settings.statement_timeout,
+        });
+        let main = pool(&connector, settings.max_connections.max(2), acquire).await?;
+        let hot = pool(&connector, HOT_CONNECTIONS, acquire).await?;
+        Ok(Self {
+            writers: main.clone(),
+            readers: main,
+            hot: Hot::new(hot),
+        })
+    }
+}
+
+struct Connector {
+    config: tokio_postgres::Config,
+    statement_timeout: Span,
+}
+
+impl Connector {
+    async fn connect(&self) -> ConnectionResult<Conn> {
+        let mut conn = self.authenticated().await?;
+        let timeout = self.statement_timeout.as_millis();
+        let setup = format!(
+            "SET statement_timeout = {timeout}; SET lock_timeout = {timeout}; \
+             SET idle_in_transaction_session_timeout = {timeout}; \
+             SET default_transaction_isolation = 'read committed'; SET TimeZone = 'UTC'"
+        );
+        conn.batch_execute(&setup)
+            .await
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(conn)
+    }
+
+    async fn authenticated(&self) -> ConnectionResult<Conn> {
+        let refused = |e: tokio_postgres::Error| ConnectionError::BadConnection(describe(&e));
+        if self.is_plain() {
+            let (client, io) = self
+                .config
+                .connect(tokio_postgres::NoTls)
+                .await
+                .map_err(refused)?;
+            return Conn::try_from_client_and_connection(client, io).await;
+        }
+        let mut config = self.config.clone();
+        config.ssl_mode(SslMode::Require);
+        let tls = MakeRustlsConnect::with_webpki_roots();
+        let (client, io) = config.connect(tls).await.map_err(refused)?;
+        Conn::try_from_client_and_connection(client, io).await
+    }
+
+    /// Plain text goes only to this machine, or where the URL says `sslmode=disable`; everything else
+    /// is TLS with a verified certificate (ASVS 12.3.1).
+    fn is_plain(&self) -> bool {
+        let here = |host: &Host| match host {
+            Host::Tcp(name) => {
+                let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+                name == "localhost" || address.is_ok_and(|address| address.is_loopback())
+            }
+            Host::Unix(_) => true,
+        };
+        match self.config.get_ssl_mode() {
+            SslMode::Disable => true,
+            SslMode::Prefer => self.config.get_hosts().iter().all(here),
+            _ => false,
+        }
+    }
+}
+
+/// The driver's words with their cause, which alone says what happened.
+fn describe(error: &tokio_postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+async fn pool(connector: &Arc<Connector>, size: u32, acquire: Duration) -> StoreResult<Pool<Conn>> {
+    let mut config = ManagerConfig::<Conn>::default();
+    // A ping at every checkout would double the work; a broken connection is noticed without it.
+    config.recycling_method = RecyclingMethod::Fast;
+    let connector = Arc::clone(connector);
+    config.custom_setup = Box::new(move |_| {
+        let connector = Arc::clone(&connector);
+        async move { connector.connect().await }.boxed()
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
+    let pool = Pool::builder()
+        .max_size(size)
+        .connection_timeout(acquire)
+        .test_on_check_out(false);
+    pool.max_lifetime(Some(Duration::from_secs(1800)))
+        .build(manager)
+        .await
+        .map_err(|e| StoreError::Unavailable(e.to_string()))
+}
+
+async fn database_time(conn: &mut Conn) -> StoreResult<Timestamp> {
+    let now = diesel::select(diesel::dsl::sql::<diesel::sql_types::Timestamptz>(
+        "clock_timestamp()",
+    ));
+    now.get_result::<DbTime>(conn)
+        .await
+        .map(|at| at.0)
+        .map_err(from_diesel)
+}
+
+/// Holds a user's row until the transaction ends: writers of one user's sessions come one by one.
+async fn lock_user(tx: &mut Conn, id: UserId) -> QueryResult<Option<CredentialsRow>> {
+    let row = schema::users::table
+        .find(DbId(id.as_uuid()))
+        .select(CredentialsRow::as_select());
+    row.for_update().first(tx).await.optional()
+}
+
+/// Holds the one row that all changes pass which could remove an administrator.
+async fn lock_last_admin(tx: &mut Conn) -> QueryResult<()> {
+    use schema::guards;
+    let row = guards::table.find("last_admin").select(guards::name);
+    row.for_update().first::<String>(tx).await.map(drop)
+}
+
+/// Each session in a statement of its own: holding one row at a time, a flush can wait for others but
+/// never in a circle with them.
+async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> StoreResult<()> {
+    Ok(sessions::note_seen(conn, seen).await?)
+}
+
+#[async_trait]
+impl Migrations for PostgresStore {
+    async fn pending(&self) -> StoreResult<Vec<String>> {
+        let conn = self.writers.get_owned().await.map_err(from_pool)?;
+        migrate::pending(&mut AsyncMigrationHarness::new(conn))
+    }
+
+    async fn apply(&self) -> StoreResult<Vec<String>> {
+        self.alone(|harness| migrate::apply(harness)).await
+    }
+
+    async fn revert(&self, n: usize) -> StoreResult<Vec<String>> {
+        self.alone(|harness| migrate::revert(harness, n)).await
+    }
+}
+
+type Harness = AsyncMigrationHarness<PooledConnection<'static, Conn>>;
+
+impl PostgresStore {
+    /// Runs migrations while no other process does.
+    async fn alone<T>(&self, work: impl FnOnce(&mut Harness) -> StoreResult<T>) -> StoreResult<T> {
+        let mut conn = self.writers.get_owned().await.map_err(from_pool)?;
+        // Waiting for another process and building an index may take longer than a statement of ours.
+        let lock = format!(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})"
+        );
+        conn.batch_execute(&lock).await.map_err(from_diesel)?;
+        let mut harness = AsyncMigrationHarness::new(conn);
+        let done = work(&mut harness);
+        let mut conn = harness.into_inner();
+        let timeout = format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})");
+        conn.batch_execute(&timeout).await.map_err(from_diesel)?;
+        done
+    }
+}
+
+#[path = "sql/contract.rs"]
+mod contract;
+#[path = "sql/faults.rs"]
+mod faults;
+#[path = "sql/migrate.rs"]
+mod migrate;
+#[path = "sql/passwords.rs"]
+mod passwords;
+#[path = "sql/rows.rs"]
+mod rows;
+#[path = "postgres/schema.rs"]
+mod schema;
+#[path = "sql/sessions.rs"]
+mod sessions;
+#[path = "sql/standing.rs"]
+mod standing;
+#[path = "sql/users.rs"]
+mod users;

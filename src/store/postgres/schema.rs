@@ -1,0 +1,61 @@
+//! The tables as PostgreSQL has them.
+
+diesel::table! {
+    users (id) {
+        id -> Uuid,
+        email -> Text,
+        email_canonical -> Text,
+        email_verified_at -> Nullable<Timestamptz>,
+        username -> Nullable<Text>,
+        username_canonical -> Nullable<Text>,
+        password_hash -> Nullable<Text>,
+        credential_version -> BigInt,
+        attributes -> Jsonb,
+        roles -> Array<Text>,
+        status -> Text,
+        deactivated_at -> Nullable<Timestamptz>,
+        max_sessions -> Nullable<Integer>,
+        on_session_limit -> Nullable<Text>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sessions (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        slot -> Integer,
+        created_at -> Timestamptz,
+        authenticated_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        closed_at -> Nullable<Timestamptz>,
+        close_reason -> Nullable<Text>,
+        auth_methods -> Text,
+        device_name -> Nullable<Text>,
+        user_agent -> Nullable<Text>,
+        address -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    one_time_secrets (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        purpose -> Text,
+        secret_hash -> Binary,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    guards (name) {
+        name -> Text,
+    }
+}
+
+diesel::joinable!(sessions -> users (user_id));
+diesel::allow_tables_to_appear_in_same_query!(sessions, users);

@@ -1,0 +1,119 @@
+//! Values as PostgreSQL stores them: `uuid`, `timestamptz`, `jsonb`, `text[]`.
+
+use diesel::{
+    deserialize::{self, FromSql, FromSqlRow},
+    expression::AsExpression,
+    pg::{Pg, PgValue, data_types::PgTimestamp},
+    serialize::{self, Output, ToSql},
+    sql_types,
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    model::user::{Attributes, Roles},
+};
+
+/// Microseconds from 1970 to 2000, where PostgreSQL's time begins.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, AsExpression, FromSqlRow)]
+#[diesel(sql_type = sql_types::Uuid)]
+pub(super) struct DbId(pub(super) Uuid);
+
+impl ToSql<sql_types::Uuid, Pg> for DbId {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<sql_types::Uuid, Pg>::to_sql(&self.0, out)
+    }
+}
+
+impl FromSql<sql_types::Uuid, Pg> for DbId {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        FromSql::<sql_types::Uuid, Pg>::from_sql(value).map(Self)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = sql_types::Timestamptz)]
+pub(super) struct DbTime(pub(super) Timestamp);
+
+impl ToSql<sql_types::Timestamptz, Pg> for DbTime {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        let micros = self.0.as_millis().saturating_mul(1000) - POSTGRES_EPOCH_MICROS;
+        ToSql::<sql_types::Timestamptz, Pg>::to_sql(&PgTimestamp(micros), &mut out.reborrow())
+    }
+}
+
+impl FromSql<sql_types::Timestamptz, Pg> for DbTime {
+    /// Never fails for a time: `infinity` becomes the last one there is, so that one odd row cannot
+    /// spoil the batch that it is read in.
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        let PgTimestamp(micros) = FromSql::<sql_types::Timestamptz, Pg>::from_sql(value)?;
+        let micros = micros.saturating_add(POSTGRES_EPOCH_MICROS);
+        Ok(Self(Timestamp::from_millis(micros.div_euclid(1000))))
+    }
+}
+
+#[derive(Debug, Clone, AsExpression, FromSqlRow)]
+#[diesel(sql_type = sql_types::Jsonb)]
+pub(super) struct DbJson(Value);
+
+impl From<&Attributes> for DbJson {
+    fn from(attributes: &Attributes) -> Self {
+        Self(Value::Object(attributes.as_map().clone()))
+    }
+}
+
+impl DbJson {
+    /// The object, if it is one.
+    pub(super) fn object(&self) -> Option<Map<String, Value>> {
+        self.0.as_object().cloned()
+    }
+}
+
+impl ToSql<sql_types::Jsonb, Pg> for DbJson {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<sql_types::Jsonb, Pg>::to_sql(&self.0, out)
+    }
+}
+
+impl FromSql<sql_types::Jsonb, Pg> for DbJson {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        FromSql::<sql_types::Jsonb, Pg>::from_sql(value).map(Self)
+    }
+}
+
+#[derive(Debug, Clone, AsExpression, FromSqlRow)]
+#[diesel(sql_type = sql_types::Array<sql_types::Text>)]
+pub(super) struct DbRoles(Vec<String>);
+
+impl From<&Roles> for DbRoles {
+    fn from(roles: &Roles) -> Self {
+        Self(roles.to_vec())
+    }
+}
+
+impl DbRoles {
+    /// One role, for asking who has it.
+    pub(super) fn of(role: &str) -> Self {
+        Self(vec![role.to_owned()])
+    }
+
+    /// The names.
+    pub(super) fn names(&self) -> Option<Vec<String>> {
+        Some(self.0.clone())
+    }
+}
+
+impl ToSql<sql_types::Array<sql_types::Text>, Pg> for DbRoles {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<sql_types::Array<sql_types::Text>, Pg>::to_sql(&self.0, out)
+    }
+}
+
+impl FromSql<sql_types::Array<sql_types::Text>, Pg> for DbRoles {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        FromSql::<sql_types::Array<sql_types::Text>, Pg>::from_sql(value).map(Self)
+    }
+}

@@ -1,0 +1,55 @@
+//! Schema changes, by diesel's own harness.
+
+use diesel::migration::{Migration, MigrationSource};
+use diesel_migrations::MigrationHarness;
+
+use super::{Backend, MIGRATIONS};
+use crate::store::{StoreError, StoreResult};
+
+type Trouble = Box<dyn std::error::Error + Send + Sync>;
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that map_err wants"
+)]
+fn failed(error: Trouble) -> StoreError {
+    StoreError::Driver(format!("migration: {error}"))
+}
+
+pub(super) fn pending(harness: &mut impl MigrationHarness<Backend>) -> StoreResult<Vec<String>> {
+    let pending = harness.pending_migrations(MIGRATIONS).map_err(|error| {
+        // The first question that a fresh start asks: most likely the database is not there.
+        StoreError::Unavailable(error.to_string())
+    })?;
+    Ok(pending
+        .iter()
+        .map(|migration| migration.name().to_string())
+        .collect())
+}
+
+pub(super) fn apply(harness: &mut impl MigrationHarness<Backend>) -> StoreResult<Vec<String>> {
+    let names = pending(harness)?;
+    harness.run_pending_migrations(MIGRATIONS).map_err(failed)?;
+    Ok(names)
+}
+
+pub(super) fn revert(
+    harness: &mut impl MigrationHarness<Backend>,
+    n: usize,
+) -> StoreResult<Vec<String>> {
+    let known = MigrationSource::<Backend>::migrations(&MIGRATIONS).map_err(failed)?;
+    let mut reverted = Vec::new();
+    for _ in 0..n {
+        if harness.applied_migrations().map_err(failed)?.is_empty() {
+            break;
+        }
+        let version = harness.revert_last_migration(MIGRATIONS).map_err(failed)?;
+        let of_this_version = |m: &&Box<dyn Migration<Backend>>| m.name().version() == version;
+        let name = known
+            .iter()
+            .find(of_this_version)
+            .map(|m| m.name().to_string());
+        reverted.push(name.unwrap_or_else(|| version.to_string()));
+    }
+    Ok(reverted)
+}

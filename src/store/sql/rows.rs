@@ -1,0 +1,337 @@
+//! Rows and how they become what the model knows; a row that should be impossible is named.
+
+use std::str::FromStr;
+
+use diesel::prelude::*;
+
+use super::{
+    schema::{one_time_secrets, sessions, users},
+    types::{DbId, DbJson, DbRoles, DbTime},
+};
+use crate::{
+    clock::Timestamp,
+    email::EmailAddress,
+    model::{
+        session::{
+            AuthMethod, CloseReason, Device, NewSession, Session, SessionState, SessionView,
+        },
+        token::NewOneTimeSecret,
+        user::{
+            Attributes, NewUser, OnLimit, Roles, SessionLimitOverride, User, UserCredentials,
+            UserStatus,
+        },
+    },
+    store::{StoreError, StoreResult},
+    username::Username,
+};
+
+const ACTIVE: &str = "active";
+const DEACTIVATED: &str = "deactivated";
+
+/// A status as stored.
+pub(super) fn status_text(active: bool) -> &'static str {
+    if active { ACTIVE } else { DEACTIVATED }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = users)]
+pub(super) struct UserRow {
+    pub(super) id: DbId,
+    email: String,
+    email_verified_at: Option<DbTime>,
+    username: Option<String>,
+    attributes: DbJson,
+    roles: DbRoles,
+    status: String,
+    deactivated_at: Option<DbTime>,
+    max_sessions: Option<i32>,
+    on_session_limit: Option<String>,
+    created_at: DbTime,
+    updated_at: DbTime,
+}
+
+impl UserRow {
+    fn corrupt(&self, column: &'static str) -> StoreError {
+        StoreError::Corrupt {
+            table: "users",
+            column,
+            row: self.id.0.to_string(),
+        }
+    }
+
+    pub(super) fn parse(self) -> StoreResult<User> {
+        let status = match (self.status.as_str(), self.deactivated_at) {
+            (ACTIVE, None) => UserStatus::Active,
+            (DEACTIVATED, Some(at)) => UserStatus::Deactivated { at: at.0 },
+            (ACTIVE | DEACTIVATED, _) => return Err(self.corrupt("deactivated_at")),
+            _ => return Err(self.corrupt("status")),
+        };
+        let on_limit = match self.on_session_limit.as_deref().map(OnLimit::parse) {
+            None => None,
+            Some(Some(rule)) => Some(rule),
+            Some(None) => return Err(self.corrupt("on_session_limit")),
+        };
+        let max = self.max_sessions.map(u32::try_from).transpose();
+        let username = self.username.as_deref().map(Username::parse).transpose();
+        Ok(User {
+            email: EmailAddress::parse(&self.email).map_err(|_| self.corrupt("email"))?,
+            username: username.map_err(|_| self.corrupt("username"))?,
+            attributes: self
+                .attributes
+                .object()
+                .map(Attributes::stored)
+                .ok_or_else(|| self.corrupt("attributes"))?,
+            roles: self
+                .roles
+                .names()
+                .and_then(|names| Roles::parse(names).ok())
+                .ok_or_else(|| self.corrupt("roles"))?,
+            session_limit: SessionLimitOverride {
+                max: max.map_err(|_| self.corrupt("max_sessions"))?,
+                on_limit,
+            },
+            id: self.id.0.into(),
+            email_verified_at: self.email_verified_at.map(|at| at.0),
+            status,
+            created_at: self.created_at.0,
+            updated_at: self.updated_at.0,
+        })
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = users)]
+pub(super) struct CredentialsRow {
+    password_hash: Option<String>,
+    pub(super) credential_version: i64,
+    #[diesel(embed)]
+    pub(super) user: UserRow,
+}
+
+impl CredentialsRow {
+    pub(super) fn parse(self) -> StoreResult<UserCredentials> {
+        Ok(UserCredentials {
+            user: self.user.parse()?,
+            password_hash: self.password_hash.map(Into::into),
+            credential_version: self.credential_version,
+        })
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = users)]
+pub(super) struct NewUserRow {
+    id: DbId,
+    email: String,
+    email_canonical: String,
+    email_verified_at: Option<DbTime>,
+    username: Option<String>,
+    username_canonical: Option<String>,
+    password_hash: Option<String>,
+    credential_version: i64,
+    attributes: DbJson,
+    roles: DbRoles,
+    status: &'static str,
+    deactivated_at: Option<DbTime>,
+    max_sessions: Option<i32>,
+    on_session_limit: Option<&'static str>,
+    created_at: DbTime,
+    updated_at: DbTime,
+}
+
+impl From<&NewUser> for NewUserRow {
+    fn from(new: &NewUser) -> Self {
+        let user = &new.user;
+        let deactivated_at = match user.status {
+            UserStatus::Active => None,
+            UserStatus::Deactivated { at } => Some(DbTime(at)),
+        };
+        let limit = LimitColumns::from(user.session_limit);
+        Self {
+            id: DbId(user.id.as_uuid()),
+            email: user.email.as_str().to_owned(),
+            email_canonical: user.email.canonical().to_owned(),
+            email_verified_at: user.email_verified_at.map(DbTime),
+            username: user.username.as_ref().map(|name| name.as_str().to_owned()),
+            username_canonical: user
+                .username
+                .as_ref()
+                .map(|name| name.canonical().to_owned()),
+            password_hash: new.password_hash.as_ref().map(|hash| hash.expose().clone()),
+            credential_version: 0,
+            attributes: DbJson::from(&user.attributes),
+            roles: DbRoles::from(&user.roles),
+            status: status_text(user.is_active()),
+            deactivated_at,
+            max_sessions: limit.max_sessions,
+            on_session_limit: limit.on_session_limit,
+            created_at: DbTime(user.created_at),
+            updated_at: DbTime(user.updated_at),
+        }
+    }
+}
+
+/// The two columns of a user's own session limit, both written or neither.
+#[derive(AsChangeset)]
+#[diesel(table_name = users, treat_none_as_null = true)]
+pub(super) struct LimitColumns {
+    max_sessions: Option<i32>,
+    on_session_limit: Option<&'static str>,
+}
+
+impl From<SessionLimitOverride> for LimitColumns {
+    fn from(own: SessionLimitOverride) -> Self {
+        Self {
+            max_sessions: own.max.map(|max| i32::try_from(max).unwrap_or(i32::MAX)),
+            on_session_limit: own.on_limit.map(OnLimit::as_str),
+        }
+    }
+}
+
+/// A session without what only its owner's list shows.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = sessions)]
+pub(super) struct SessionCoreRow {
+    pub(super) id: DbId,
+    pub(super) user_id: DbId,
+    pub(super) authenticated_at: DbTime,
+    pub(super) last_seen_at: DbTime,
+    pub(super) expires_at: DbTime,
+    closed_at: Option<DbTime>,
+    close_reason: Option<String>,
+}
+
+impl SessionCoreRow {
+    fn corrupt(&self, column: &'static str) -> StoreError {
+        StoreError::Corrupt {
+            table: "sessions",
+            column,
+            row: self.id.0.to_string(),
+        }
+    }
+
+    fn state(&self) -> StoreResult<SessionState> {
+        match (self.closed_at, self.close_reason.as_deref()) {
+            (None, None) => Ok(SessionState::Open),
+            (Some(at), Some(reason)) => {
+                let reason =
+                    CloseReason::parse(reason).ok_or_else(|| self.corrupt("close_reason"))?;
+                Ok(SessionState::Closed { at: at.0, reason })
+            }
+            _ => Err(self.corrupt("closed_at")),
+        }
+    }
+
+    pub(super) fn view(self, user: UserRow) -> StoreResult<SessionView> {
+        Ok(SessionView {
+            state: self.state()?,
+            session_id: self.id.0.into(),
+            user: user.parse()?,
+            authenticated_at: self.authenticated_at.0,
+            last_seen_at: self.last_seen_at.0,
+            expires_at: self.expires_at.0,
+        })
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = sessions)]
+pub(super) struct SessionRow {
+    #[diesel(embed)]
+    pub(super) core: SessionCoreRow,
+    pub(super) slot: i32,
+    pub(super) created_at: DbTime,
+    auth_methods: String,
+    device_name: Option<String>,
+    user_agent: Option<String>,
+    address: Option<String>,
+}
+
+impl SessionRow {
+    pub(super) fn parse(self) -> StoreResult<Session> {
+        let methods: Option<Vec<_>> = self
+            .auth_methods
+            .split(' ')
+            .map(AuthMethod::parse)
+            .collect();
+        let address = self.address.as_deref().map(FromStr::from_str).transpose();
+        Ok(Session {
+            state: self.core.state()?,
+            auth_methods: methods.ok_or_else(|| self.core.corrupt("auth_methods"))?,
+            device: Device {
+                name: self.device_name,
+                user_agent: self.user_agent,
+                address: address.map_err(|_| self.core.corrupt("address"))?,
+            },
+            id: self.core.id.0.into(),
+            user_id: self.core.user_id.0.into(),
+            created_at: self.created_at.0,
+            authenticated_at: self.core.authenticated_at.0,
+            last_seen_at: self.core.last_seen_at.0,
+            expires_at: self.core.expires_at.0,
+        })
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = sessions)]
+pub(super) struct NewSessionRow {
+    id: DbId,
+    user_id: DbId,
+    slot: i32,
+    created_at: DbTime,
+    authenticated_at: DbTime,
+    last_seen_at: DbTime,
+    expires_at: DbTime,
+    auth_methods: String,
+    device_name: Option<String>,
+    user_agent: Option<String>,
+    address: Option<String>,
+}
+
+impl NewSessionRow {
+    pub(super) fn new(session: &NewSession, slot: i32, now: Timestamp) -> Self {
+        let methods: Vec<_> = session
+            .auth_methods
+            .iter()
+            .map(|method| method.as_str())
+            .collect();
+        Self {
+            id: DbId(session.id.as_uuid()),
+            user_id: DbId(session.user_id.as_uuid()),
+            slot,
+            created_at: DbTime(now),
+            authenticated_at: DbTime(now),
+            last_seen_at: DbTime(now),
+            expires_at: DbTime(session.expires_at),
+            auth_methods: methods.join(" "),
+            device_name: session.device.name.clone(),
+            user_agent: session.device.user_agent.clone(),
+            address: session.device.address.map(|address| address.to_string()),
+        }
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = one_time_secrets)]
+pub(super) struct NewSecretRow {
+    id: DbId,
+    user_id: DbId,
+    purpose: &'static str,
+    secret_hash: Vec<u8>,
+    created_at: DbTime,
+    expires_at: DbTime,
+}
+
+impl NewSecretRow {
+    pub(super) fn new(secret: &NewOneTimeSecret, now: Timestamp) -> Self {
+        Self {
+            id: DbId(secret.id.as_uuid()),
+            user_id: DbId(secret.user_id.as_uuid()),
+            purpose: secret.purpose.as_str(),
+            secret_hash: secret.hash.as_bytes().to_vec(),
+            created_at: DbTime(now),
+            expires_at: DbTime(secret.expires_at),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Sessions: opened, listed, ended. Everything that counts a user's sessions holds the user's row.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::{
+    Conn,
+    faults::{Fault, from_diesel},
+    lock_user,
+    rows::{NewSessionRow, SessionRow},
+    schema::{sessions, users},
+    types::{DbId, DbTime},
+};
+use crate::{
+    clock::Timestamp,
+    ids::{SessionId, UserId},
+    model::{
+        session::{CloseReason, IdleRule, Session},
+        user::OnLimit,
+    },
+    store::{CloseSession, OpenSession, OpenSessionRequest, Seen, StoreResult},
+};
+
+pub(super) async fn open(
+    conn: &mut Conn,
+    request: &OpenSessionRequest,
+    now: Timestamp,
+) -> StoreResult<OpenSession> {
+    let opened: Result<OpenSession, Fault> = write_tx!(conn, async |tx| {
+        let user_id = request.session.user_id;
+        let Some(locked) = lock_user(tx, user_id).await? else {
+            return Ok(OpenSession::Gone);
+        };
+        let credentials = locked.parse()?;
+        if !credentials.user.is_active() {
+            return Ok(OpenSession::NotActive);
+        }
+        if credentials.credential_version != request.credential_version {
+            return Ok(OpenSession::CredentialsChanged);
+        }
+        let limit = request.limit.with(credentials.user.session_limit);
+        let open = open_rows(tx, user_id).await?;
+        let open = close_overdue(tx, open, request.idle, now).await?;
+        if limit.on_limit == OnLimit::Reject && open.len() >= limit.max as usize {
+            return Ok(OpenSession::Refused {
+                open: u32::try_from(open.len()).unwrap_or(u32::MAX),
+            });
+        }
+        let (kept, evicted) =
+            close_surplus(tx, open, limit.max - 1, CloseReason::Replaced, now).await?;
+        let slot = free_slot(&kept, limit.max);
+        let row = NewSessionRow::new(&request.session, slot, now);
+        diesel::insert_into(sessions::table)
+            .values(row)
+            .execute(tx)
+            .await?;
+        if let Some(hash) = &request.rehash {
+            let column = users::password_hash.eq(hash.expose().clone());
+            diesel::update(users::table.find(DbId(user_id.as_uuid())))
+                .set(column)
+                .execute(tx)
+                .await?;
+        }
+        let session = sessions::table.find(DbId(request.session.id.as_uuid()));
+        let session = session
+            .select(SessionRow::as_select())
+            .first(tx)
+            .await?
+            .parse()?;
+        Ok(OpenSession::Opened { session, evicted })
+    });
+    Ok(opened?)
+}
+
+/// A user's open sessions, oldest first.
+pub(super) async fn open_rows(tx: &mut Conn, user: UserId) -> Result<Vec<SessionRow>, Fault> {
+    let open = sessions::table
+        .filter(sessions::user_id.eq(DbId(user.as_uuid())))
+        .filter(sessions::closed_at.is_null())
+        .order((sessions::created_at, sessions::id));
+    Ok(open.select(SessionRow::as_select()).load(tx).await?)
+}
+
+/// Closes what has expired or become idle; answers what is still open.
+async fn close_overdue(
+    tx: &mut Conn,
+    open: Vec<SessionRow>,
+    idle: IdleRule,
+    now: Timestamp,
+) -> Result<Vec<SessionRow>, Fault> {
+    let seen_before = idle.seen_before(now);
+    let (expired, open): (Vec<_>, Vec<_>) = open
+        .into_iter()
+        .partition(|row| row.core.expires_at.0 <= now);
+    let (unused, open): (Vec<_>, Vec<_>) = open
+        .into_iter()
+        .partition(|row| row.core.last_seen_at.0 < seen_before);
+    close_rows(tx, &expired, CloseReason::Expired, now).await?;
+    close_rows(tx, &unused, CloseReason::Idle, now).await?;
+    Ok(open)
+}
+
+/// Closes the oldest rows until at most `most` are open; answers the kept and the closed ones.
+pub(super) async fn close_surplus(
+    tx: &mut Conn,
+    mut open: Vec<SessionRow>,
+    most: u32,
+    reason: CloseReason,
+    now: Timestamp,
+) -> Result<(Vec<SessionRow>, Vec<SessionId>), Fault> {
+    let surplus = open.len().saturating_sub(most as usize);
+    let kept = open.split_off(surplus);
+    close_rows(tx, &open, reason, now).await?;
+    Ok((
+        kept,
+        open.into_iter().map(|row| row.core.id.0.into()).collect(),
+    ))
+}
+
+async fn close_rows(
+    tx: &mut Conn,
+    rows: &[SessionRow],
+    reason: CloseReason,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    // Row by row in order of id, and only a few: a flush of "last seen" takes them in the same order.
+    let mut ids: Vec<DbId> = rows.iter().map(|row| row.core.id).collect();
+    ids.sort_unstable();
+    for id in ids {
+        let columns = (
+            sessions::closed_at.eq(DbTime(now)),
+            sessions::close_reason.eq(reason.as_str()),
+        );
+        let open = sessions::table
+            .find(id)
+            .filter(sessions::closed_at.is_null());
+        diesel::update(open).set(columns).execute(tx).await?;
+    }
+    Ok(())
+}
+
+/// The smallest slot that no open session holds. There is one below `max`, since fewer than `max` are
+/// open.
+fn free_slot(open: &[SessionRow], max: u32) -> i32 {
+    let max = i32::try_from(max).unwrap_or(i32::MAX);
+    (0..max)
+        .find(|slot| open.iter().all(|row| row.slot != *slot))
+        .unwrap_or(max)
+}
+
+pub(super) async fn list_open(conn: &mut Conn, user: UserId) -> StoreResult<Vec<Session>> {
+    let open = sessions::table
+        .filter(sessions::user_id.eq(DbId(user.as_uuid())))
+        .filter(sessions::closed_at.is_null())
+        .order((sessions::created_at.desc(), sessions::id.desc()));
+    let rows = open
+        .select(SessionRow::as_select())
+        .load(conn)
+        .await
+        .map_err(from_diesel)?;
+    rows.into_iter().map(SessionRow::parse).collect()
+}
+
+pub(super) async fn close_one(
+    conn: &mut Conn,
+    user: Option<UserId>,
+    session: SessionId,
+    reason: CloseReason,
+    unseen_since: Option<Timestamp>,
+    now: Timestamp,
+) -> StoreResult<CloseSession> {
+    let id = DbId(session.as_uuid());
+    let owner = match user {
+        Some(user) => DbId(user.as_uuid()),
+        None => match owner_of(conn, id).await? {
+            Some(owner) => owner,
+            None => return Ok(CloseSession::Unknown),
+        },
+    };
+    // One conditional statement: of any number of closers exactly one is the one who did it.
+    let latest = unseen_since.map_or(Timestamp::from_millis(i64::MAX), |at| at);
+    let open = sessions::table
+        .find(id)
+        .filter(sessions::user_id.eq(owner))
+        .filter(sessions::closed_at.is_null())
+        .filter(sessions::last_seen_at.le(DbTime(latest)));
+    let columns = (
+        sessions::closed_at.eq(DbTime(now)),
+        sessions::close_reason.eq(reason.as_str()),
+    );
+    let closed = diesel::update(open)
+        .set(columns)
+        .execute(conn)
+        .await
+        .map_err(from_diesel)?;
+    if closed > 0 {
+        return Ok(CloseSession::Closed);
+    }
+    Ok(if owner_of(conn, id).await? == Some(owner) {
+        CloseSession::AlreadyClosed
+    } else {
+        CloseSession::Unknown
+    })
+}
+
+async fn owner_of(conn: &mut Conn, id: DbId) -> StoreResult<Option<DbId>> {
+    let owner = sessions::table
+        .find(id)
+        .select(sessions::user_id)
+        .first::<DbId>(conn)
+        .await;
+    owner.optional().map_err(from_diesel)
+}
+
+pub(super) async fn close_of_user(
+    conn: &mut Conn,
+    user: UserId,
+    keep: Option<SessionId>,
+    reason: CloseReason,
+    now: Timestamp,
+) -> StoreResult<Option<u64>> {
+    let closed: Result<Option<u64>, Fault> = write_tx!(conn, async |tx| {
+        // With the user's row held, no session can be opened between finding and closing.
+        if lock_user(tx, user).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(close_all(tx, user, keep, reason, now).await?))
+    });
+    Ok(closed?)
+}
+
+/// Closes all open sessions of a user whose row is held.
+pub(super) async fn close_all(
+    tx: &mut Conn,
+    user: UserId,
+    keep: Option<SessionId>,
+    reason: CloseReason,
+    now: Timestamp,
+) -> Result<u64, Fault> {
+    let kept = keep.map(|id| DbId(id.as_uuid()));
+    let mut open = open_rows(tx, user).await?;
+    open.retain(|row| Some(row.core.id) != kept);
+    close_rows(tx, &open, reason, now).await?;
+    Ok(open.len() as u64)
+}
+
+pub(super) async fn renew_authentication(
+    conn: &mut Conn,
+    user: UserId,
+    session: SessionId,
+    now: Timestamp,
+) -> StoreResult<bool> {
+    let open = sessions::table
+        .find(DbId(session.as_uuid()))
+        .filter(sessions::user_id.eq(DbId(user.as_uuid())))
+        .filter(sessions::closed_at.is_null());
+    let renewed = diesel::update(open).set(sessions::authenticated_at.eq(DbTime(now)));
+    Ok(renewed.execute(conn).await.map_err(from_diesel)? > 0)
+}
+
+/// Sessions by ascending id, each in a statement that changes nothing unless it moves time forward.
+pub(super) async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> Result<(), Fault> {
+    for one in seen {
+        let open = sessions::table
+            .find(DbId(one.session_id.as_uuid()))
+            .filter(sessions::user_id.eq(DbId(one.user_id.as_uuid())))
+            .filter(sessions::closed_at.is_null())
+            .filter(sessions::last_seen_at.lt(DbTime(one.at)));
+        diesel::update(open)
+            .set(sessions::last_seen_at.eq(DbTime(one.at)))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}

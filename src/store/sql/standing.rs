@@ -1,0 +1,129 @@
+//! Who may log in and who is an administrator; the last one stays.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::{
+    Conn,
+    faults::Fault,
+    lock_last_admin, lock_user,
+    rows::{UserRow, status_text},
+    schema::users,
+    sessions::close_all,
+    types::{DbId, DbRoles, DbTime},
+};
+use crate::{
+    clock::Timestamp,
+    ids::UserId,
+    model::{
+        session::CloseReason,
+        user::{ADMIN, Roles, User, UserStatus},
+    },
+    store::{ChangeStanding, StoreResult},
+};
+
+pub(super) async fn set_roles(
+    conn: &mut Conn,
+    id: UserId,
+    roles: &Roles,
+    now: Timestamp,
+) -> StoreResult<ChangeStanding> {
+    let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
+        // The guard comes before any user's row, always, so that two changes cannot wait for each
+        // other.
+        lock_last_admin(tx).await?;
+        let Some(before) = lock_user(tx, id).await? else {
+            return Ok(ChangeStanding::Gone);
+        };
+        let before = before.parse()?.user;
+        if before.is_active_admin() && !roles.contains(ADMIN) && is_only_admin(tx, id).await? {
+            return Ok(ChangeStanding::LastAdmin);
+        }
+        let columns = (
+            users::roles.eq(DbRoles::from(roles)),
+            users::updated_at.eq(DbTime(now.max(before.updated_at))),
+        );
+        diesel::update(users::table.find(DbId(id.as_uuid())))
+            .set(columns)
+            .execute(tx)
+            .await?;
+        reread(tx, id).await
+    });
+    Ok(changed?)
+}
+
+pub(super) async fn deactivate(
+    conn: &mut Conn,
+    id: UserId,
+    now: Timestamp,
+) -> StoreResult<ChangeStanding> {
+    let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
+        lock_last_admin(tx).await?;
+        let Some(before) = lock_user(tx, id).await? else {
+            return Ok(ChangeStanding::Gone);
+        };
+        let before = before.parse()?.user;
+        if before.is_active_admin() && is_only_admin(tx, id).await? {
+            return Ok(ChangeStanding::LastAdmin);
+        }
+        let since = match before.status {
+            UserStatus::Active => now,
+            UserStatus::Deactivated { at } => at,
+        };
+        write_status(tx, &before, Some(since), now).await?;
+        close_all(tx, id, None, CloseReason::AccountDeactivated, now).await?;
+        reread(tx, id).await
+    });
+    Ok(changed?)
+}
+
+pub(super) async fn activate(
+    conn: &mut Conn,
+    id: UserId,
+    now: Timestamp,
+) -> StoreResult<ChangeStanding> {
+    let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
+        let Some(before) = lock_user(tx, id).await? else {
+            return Ok(ChangeStanding::Gone);
+        };
+        let before = before.parse()?.user;
+        write_status(tx, &before, None, now).await?;
+        reread(tx, id).await
+    });
+    Ok(changed?)
+}
+
+async fn write_status(
+    tx: &mut Conn,
+    before: &User,
+    deactivated_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let columns = (
+        users::status.eq(status_text(deactivated_at.is_none())),
+        users::deactivated_at.eq(deactivated_at.map(DbTime)),
+        users::updated_at.eq(DbTime(now.max(before.updated_at))),
+    );
+    let row = users::table.find(DbId(before.id.as_uuid()));
+    diesel::update(row).set(columns).execute(tx).await?;
+    Ok(())
+}
+
+async fn is_only_admin(tx: &mut Conn, id: UserId) -> Result<bool, Fault> {
+    let others = users::table
+        .filter(users::id.ne(DbId(id.as_uuid())))
+        .filter(users::status.eq(status_text(true)))
+        .filter(has_role!(ADMIN))
+        .select(users::id)
+        .limit(1);
+    Ok(others.load::<DbId>(tx).await?.is_empty())
+}
+
+async fn reread(tx: &mut Conn, id: UserId) -> Result<ChangeStanding, Fault> {
+    let row = users::table
+        .find(DbId(id.as_uuid()))
+        .select(UserRow::as_select());
+    Ok(ChangeStanding::Changed(Box::new(
+        row.first(tx).await?.parse()?,
+    )))
+}

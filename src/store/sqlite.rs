@@ -1,0 +1,252 @@
+//! SQLite, embedded: the default, with nothing to set up.
+//!
+//! What differs from PostgreSQL stands here: connections, column types, the single writer and the hot
+//! read. The queries themselves are written once in `store/sql` and mounted at the end.
+
+mod hot;
+mod types;
+
+use std::{fs, io, path::Path, time::Duration};
+
+use async_trait::async_trait;
+use diesel::{connection::SimpleConnection, prelude::*, sqlite::SqliteConnection};
+use diesel_async::{
+    RunQueryDsl,
+    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8::Pool},
+    sync_connection_wrapper::SyncConnectionWrapper,
+};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use futures_util::FutureExt;
+
+pub use self::contract::SqlStore as SqliteStore;
+use self::{
+    faults::{from_diesel, to_the_end},
+    hot::Hot,
+    rows::CredentialsRow,
+    types::DbId,
+};
+use crate::{
+    clock::Timestamp,
+    ids::UserId,
+    store::{
+        Migrations, Seen, StoreError, StoreResult,
+        settings::{SqliteSettings, Synchronous},
+    },
+};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+/// How long a statement waits for another process' write.
+const BUSY: Duration = Duration::from_secs(5);
+/// Connections that read besides the writer.
+const READERS: u32 = 4;
+
+type Conn = SyncConnectionWrapper<SqliteConnection>;
+type Backend = diesel::sqlite::Sqlite;
+
+macro_rules! write_tx {
+    ($conn:expr, $body:expr) => {
+        $conn
+            .immediate_transaction::<_, crate::store::sqlite::faults::Fault, _>($body)
+            .await
+    };
+}
+
+/// Role names are letters, digits, `_` and `-`, so a quoted one stands in the JSON as it is.
+macro_rules! has_role {
+    ($role:expr) => {
+        users::roles
+            .like(crate::store::sqlite::types::DbRoles::pattern($role))
+            .escape('\\')
+    };
+}
+
+impl SqliteStore {
+    /// A store on this file, which is made, with its folder, if it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the file cannot be made or opened.
+    pub async fn connect(settings: &SqliteSettings) -> StoreResult<Self> {
+        make_file(&settings.path).map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        let opener = Opener::new(settings)?;
+        let hot = Hot::start(&opener)?;
+        let writers = pool(&opener, 1, BUSY).await?;
+        let readers = pool(&opener, READERS, Duration::from_secs(2)).await?;
+        Ok(Self {
+            writers,
+            readers,
+            hot,
+        })
+    }
+}
+
+/// Only the account that runs the server may read what is in the database.
+fn make_file(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+    }
+    fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+}
+
+/// Opens connections that are all set up alike.
+#[derive(Clone)]
+struct Opener {
+    url: String,
+    setup: String,
+}
+
+impl Opener {
+    fn new(settings: &SqliteSettings) -> StoreResult<Self> {
+        let path = settings.path.to_str();
+        let url = path
+            .ok_or_else(|| StoreError::Driver("the path is not UTF-8".into()))?
+            .to_owned();
+        let synchronous = match settings.synchronous {
+            Synchronous::Full => "FULL",
+            Synchronous::Normal => "NORMAL",
+        };
+        let setup = format!(
+            "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; \
+             PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
+            BUSY.as_millis()
+        );
+        Ok(Self { url, setup })
+    }
+
+    fn open(&self) -> ConnectionResult<SqliteConnection> {
+        let mut conn = SqliteConnection::establish(&self.url)?;
+        conn.batch_execute(&self.setup)
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(conn)
+    }
+}
+
+async fn pool(opener: &Opener, size: u32, wait: Duration) -> StoreResult<Pool<Conn>> {
+    let mut config = ManagerConfig::<Conn>::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    let opener = opener.clone();
+    config.custom_setup = Box::new(move |_| {
+        let opener = opener.clone();
+        async move {
+            let opened = tokio::task::spawn_blocking(move || opener.open()).await;
+            let opened = opened.map_err(|e| ConnectionError::BadConnection(e.to_string()))?;
+            opened.map(SyncConnectionWrapper::new)
+        }
+        .boxed()
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
+    Pool::builder()
+        .max_size(size)
+        .connection_timeout(wait)
+        .test_on_check_out(false)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .build(manager)
+        .await
+        .map_err(|e| StoreError::Unavailable(e.to_string()))
+}
+
+async fn database_time(conn: &mut Conn) -> StoreResult<Timestamp> {
+    use diesel::{dsl::sql, sql_types::BigInt};
+    let now = sql::<BigInt>("CAST(unixepoch('subsec') * 1000 AS INTEGER)");
+    let millis = diesel::select(now)
+        .get_result::<i64>(conn)
+        .await
+        .map_err(from_diesel)?;
+    Ok(Timestamp::from_millis(millis))
+}
+
+/// The user's row; `BEGIN IMMEDIATE` holds the whole database for writing already.
+async fn lock_user(tx: &mut Conn, id: UserId) -> QueryResult<Option<CredentialsRow>> {
+    let row = schema::users::table
+        .find(DbId(id.as_uuid()))
+        .select(CredentialsRow::as_select());
+    row.first(tx).await.optional()
+}
+
+/// Nothing to do: `BEGIN IMMEDIATE` serialises all writers.
+#[expect(
+    clippy::unused_async,
+    reason = "PostgreSQL has something to wait for here"
+)]
+async fn lock_last_admin(_: &mut Conn) -> QueryResult<()> {
+    Ok(())
+}
+
+/// All in one transaction: one commit instead of many.
+async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> StoreResult<()> {
+    let noted: Result<(), faults::Fault> =
+        write_tx!(conn, async |tx| sessions::note_seen(tx, seen).await);
+    Ok(noted?)
+}
+
+#[async_trait]
+impl Migrations for SqliteStore {
+    async fn pending(&self) -> StoreResult<Vec<String>> {
+        self.migrating(|conn| migrate::pending(conn)).await
+    }
+
+    async fn apply(&self) -> StoreResult<Vec<String>> {
+        self.migrating(|conn| migrate::apply(conn)).await
+    }
+
+    async fn revert(&self, n: usize) -> StoreResult<Vec<String>> {
+        self.migrating(move |conn| migrate::revert(conn, n)).await
+    }
+}
+
+impl SqliteStore {
+    /// Runs on a connection of its own while no other process migrates: diesel's harness takes several
+    /// transactions, so a lock beside the file has to keep others out.
+    async fn migrating<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut SqliteConnection) -> StoreResult<T> + Send + 'static,
+    ) -> StoreResult<T> {
+        let opener = self.hot.opener().clone();
+        to_the_end(async move {
+            let done = tokio::task::spawn_blocking(move || {
+                let beside = format!("{}.migrating", opener.url);
+                let unavailable = |e: io::Error| StoreError::Unavailable(e.to_string());
+                let lock = fs::File::create(&beside).map_err(unavailable)?;
+                lock.lock().map_err(unavailable)?;
+                let mut conn = opener
+                    .open()
+                    .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+                work(&mut conn)
+            });
+            done.await
+                .unwrap_or_else(|e| Err(StoreError::Driver(e.to_string())))
+        })
+        .await
+    }
+}
+
+#[path = "sql/contract.rs"]
+mod contract;
+#[path = "sql/faults.rs"]
+mod faults;
+#[path = "sql/migrate.rs"]
+mod migrate;
+#[path = "sql/passwords.rs"]
+mod passwords;
+#[path = "sql/rows.rs"]
+mod rows;
+#[path = "sqlite/schema.rs"]
+mod schema;
+#[path = "sql/sessions.rs"]
+mod sessions;
+#[path = "sql/standing.rs"]
+mod standing;
+#[path = "sql/users.rs"]
+mod users;

@@ -1,0 +1,61 @@
+//! The tables as SQLite has them.
+
+diesel::table! {
+    users (id) {
+        id -> Binary,
+        email -> Text,
+        email_canonical -> Text,
+        email_verified_at -> Nullable<BigInt>,
+        username -> Nullable<Text>,
+        username_canonical -> Nullable<Text>,
+        password_hash -> Nullable<Text>,
+        credential_version -> BigInt,
+        attributes -> Text,
+        roles -> Text,
+        status -> Text,
+        deactivated_at -> Nullable<BigInt>,
+        max_sessions -> Nullable<Integer>,
+        on_session_limit -> Nullable<Text>,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    sessions (id) {
+        id -> Binary,
+        user_id -> Binary,
+        slot -> Integer,
+        created_at -> BigInt,
+        authenticated_at -> BigInt,
+        last_seen_at -> BigInt,
+        expires_at -> BigInt,
+        closed_at -> Nullable<BigInt>,
+        close_reason -> Nullable<Text>,
+        auth_methods -> Text,
+        device_name -> Nullable<Text>,
+        user_agent -> Nullable<Text>,
+        address -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    one_time_secrets (id) {
+        id -> Binary,
+        user_id -> Binary,
+        purpose -> Text,
+        secret_hash -> Binary,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+        used_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    guards (name) {
+        name -> Text,
+    }
+}
+
+diesel::joinable!(sessions -> users (user_id));
+diesel::allow_tables_to_appear_in_same_query!(sessions, users);

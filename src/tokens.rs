@@ -1,0 +1,215 @@
+//! Access tokens: signed with a ring of keys, checked without I/O.
+//!
+//! A token says which user and which session; whether that session still lives is for the database to
+//! say. Keys come as a [`KeyRing`]; where the ring is kept is left to the configuration.
+
+pub mod keys;
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+pub use self::keys::{KeyAlgorithm, KeyRing};
+use crate::{
+    clock::{Clock, Span, Timestamp},
+    entropy::Entropy,
+    error::{AuthError, AuthResult},
+    ids::{SessionId, TokenId, UserId},
+    secret::SecretString,
+    setting::BadSetting,
+};
+
+/// How far the clocks of issuer and checker may differ.
+const LEEWAY: Span = Span::secs(5);
+/// Longest token looked at, in bytes: ours stay far below (ASVS 4.2.5).
+const LONGEST_TOKEN: usize = 4096;
+/// No token of ours lives longer.
+const LONGEST_LIFE_SECS: i64 = 10 * 366 * 24 * 3600;
+
+/// `[tokens]`: who issues access tokens, for whom, and with which keys.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSettings {
+    /// The `iss` of tokens; empty (default) is `public_url`.
+    pub issuer: String,
+    /// The `aud` of tokens, compared exactly. Default `doorward`.
+    pub audience: String,
+    /// One HS256 key: 32 random bytes in base64. For several keys, rotation or other algorithms use
+    /// `key_file`.
+    pub key: SecretString,
+    /// A file with a ring of keys, made by `doorward key new`.
+    pub key_file: String,
+}
+
+impl TokenSettings {
+    /// Checks what can be checked without reading files.
+    ///
+    /// # Errors
+    /// The first [`BadSetting`].
+    pub fn check(&self) -> Result<(), BadSetting> {
+        if self.audience.is_empty() {
+            return Err(BadSetting::new(
+                "tokens.audience",
+                "is empty",
+                "name the audience of the tokens, e.g. doorward",
+            ));
+        }
+        if !self.key.is_empty() && !self.key_file.is_empty() {
+            return Err(BadSetting::new(
+                "tokens.key",
+                "is set together with tokens.key_file",
+                "set only one of the two",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What an access token says (RFC 9068 §2.2, without anything about the person).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Issuer.
+    pub iss: String,
+    /// Audience.
+    pub aud: String,
+    /// The user.
+    pub sub: UserId,
+    /// The session.
+    pub sid: SessionId,
+    /// Issued at, in seconds.
+    pub iat: i64,
+    /// Not before, in seconds.
+    pub nbf: i64,
+    /// Expires at, in seconds.
+    pub exp: i64,
+    /// The token's own id.
+    pub jti: TokenId,
+}
+
+impl Claims {
+    /// Whether the token is past its time at `now`.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.exp.saturating_add(LEEWAY.as_secs()) <= now.as_secs()
+    }
+}
+
+/// A fresh access token.
+#[derive(Debug, Clone)]
+pub struct AccessToken {
+    /// The JWT. Prints `***`.
+    pub token: SecretString,
+    /// Seconds it is honoured, at most.
+    pub expires_in: i64,
+}
+
+/// Issues and checks access tokens.
+#[derive(Clone)]
+pub struct Tokens {
+    ring: Arc<KeyRing>,
+    issuer: Arc<str>,
+    audience: Arc<str>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Tokens {
+    /// A service for one issuer and audience.
+    #[must_use]
+    pub fn new(
+        ring: KeyRing,
+        issuer: &str,
+        audience: &str,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        Self {
+            ring: Arc::new(ring),
+            issuer: issuer.into(),
+            audience: audience.into(),
+            clock,
+            entropy,
+        }
+    }
+
+    /// The public keys (RFC 7517 §5); symmetric ones have no public half and are not in it.
+    #[must_use]
+    pub fn jwks(&self) -> &serde_json::Value {
+        self.ring.jwks()
+    }
+
+    /// Makes a token for a session, good until `expires_at`, in whole seconds.
+    ///
+    /// # Errors
+    /// [`AuthError::Internal`] when no key may sign yet or signing fails.
+    pub fn mint(
+        &self,
+        user: UserId,
+        session: SessionId,
+        expires_at: Timestamp,
+    ) -> AuthResult<AccessToken> {
+        let now = self.clock.now();
+        let claims = Claims {
+            iss: self.issuer.as_ref().to_owned(),
+            aud: self.audience.as_ref().to_owned(),
+            sub: user,
+            sid: session,
+            iat: now.as_secs(),
+            nbf: now.as_secs(),
+            exp: expires_at.as_secs(),
+            jti: TokenId::fresh(now, &*self.entropy),
+        };
+        let token = self.ring.sign(&claims, now)?;
+        Ok(AccessToken {
+            token,
+            expires_in: (claims.exp - claims.iat).max(0),
+        })
+    }
+
+    /// Checks form, key, signature, issuer, audience and times of a token, but not whether it has
+    /// expired: that is [`Claims::is_expired`], asked separately because an expired token may still
+    /// log out.
+    ///
+    /// The header must be, byte for byte, one that this ring writes. So the algorithm is fixed by the
+    /// key (RFC 8725 §3.1), and `none`, `jwk`, `jku`, `x5u`, `crit` or another `typ` never reach a
+    /// decision (ASVS 9.1.1, 9.1.2, 9.1.3, 9.2.2).
+    ///
+    /// # Errors
+    /// [`AuthError::TokenInvalid`].
+    pub fn verify(&self, token: &str) -> AuthResult<Claims> {
+        let invalid = AuthError::TokenInvalid;
+        if token.len() > LONGEST_TOKEN {
+            return Err(invalid("too long"));
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(invalid("not three parts"))?;
+        let (header, payload) = message.split_once('.').ok_or(invalid("not three parts"))?;
+        if payload.contains('.') {
+            return Err(invalid("not three parts"));
+        }
+        self.ring.verify(header, message, signature)?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(payload)
+            .map_err(|_| invalid("payload is not base64url"))?;
+        let claims: Claims = serde_json::from_slice(&bytes)
+            .map_err(|_| invalid("claims are missing or of a wrong type"))?;
+        if *claims.iss != *self.issuer {
+            return Err(invalid("another issuer"));
+        }
+        if *claims.aud != *self.audience {
+            return Err(invalid("another audience"));
+        }
+        let latest_start = self.clock.now().plus(LEEWAY).as_secs();
+        if claims.nbf > latest_start || claims.iat > latest_start {
+            return Err(invalid("not valid yet"));
+        }
+        let life = claims
+            .exp
+            .checked_sub(claims.iat)
+            .ok_or(invalid("impossible times"))?;
+        if claims.iat < 0 || claims.nbf < 0 || !(0..=LONGEST_LIFE_SECS).contains(&life) {
+            return Err(invalid("impossible times"));
+        }
+        Ok(claims)
+    }
+}
