@@ -107,7 +107,7 @@ impl Database {
 
     /// The store together with its migrations.
     pub async fn open_whole(&self) -> Opened {
-        open(&self.settings)
+        open(self.settings())
             .await
             .unwrap_or_else(|e| panic!("the test database cannot be opened: {e}"))
     }

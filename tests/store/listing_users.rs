@@ -252,7 +252,7 @@ async fn filters_apply_together(database: Database) {
     assert_eq!(list(&*store, &next).await, [ids[0]]);
     let nobody = UserFilter {
         before: Some(fresh_user_id()),
-        text: Some("x".to_owned()),
+        text: Some("nobody".to_owned()),
         ..filter
     };
     assert_eq!(list(&*store, &nobody).await, []);
