@@ -12,6 +12,8 @@
 //! | L2 | [`store`] [`error`] | the storage contract: atomic decisions; what a use case can answer |
 //! | L3 | [`passwords`] [`tokens`] [`lookup`] [`presence`] [`accounts`] [`sessions`] [`recovery`] [`admin`] | the use cases |
 //! | L4 | [`auth`] | everything put together |
+//! | L5 | [`store::open`] and the databases | how each database keeps the contract |
+//! | L6 | [`http`] | the REST API: translation, nothing else |
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
@@ -22,6 +24,7 @@ pub mod clock;
 pub mod email;
 pub mod entropy;
 pub mod error;
+pub mod http;
 pub mod ids;
 pub mod lookup;
 pub mod metrics;

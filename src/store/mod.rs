@@ -11,6 +11,8 @@
 //! - A method that writes in several statements finishes even if its caller goes away.
 
 pub mod error;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 pub mod open;
 #[cfg(feature = "postgres")]
 pub mod postgres;

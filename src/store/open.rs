@@ -34,42 +34,50 @@ impl Opened {
 /// [`BadSetting`] naming the key of the database's address when it cannot be reached.
 pub async fn open(settings: &DatabaseSettings) -> Result<Opened, BadSetting> {
     settings.check()?;
-    let opened = connect(settings).await;
-    let opened = match opened {
-        Ok(opened) => opened.store.time().await.map(|_| opened),
-        Err(error) => Err(error),
-    };
-    opened.map_err(|error| {
-        let remedy = match settings.backend {
-            Backend::Sqlite => "check that the folder can be written",
-            Backend::Postgres | Backend::Mongodb => {
-                "check the address and that the database is running"
-            }
-        };
-        let problem = match error {
-            StoreError::Unavailable(why) | StoreError::Driver(why) => why,
-            error @ StoreError::Corrupt { .. } => error.to_string(),
-        };
-        BadSetting::new(
-            settings.address_key(),
-            format!("the database cannot be used: {problem}"),
-            remedy,
-        )
-    })
+    let opened = connect(settings).await?;
+    let answer = opened.store.time().await;
+    answer.map_err(|error| unusable(settings, error))?;
+    Ok(opened)
 }
 
-async fn connect(settings: &DatabaseSettings) -> Result<Opened, StoreError> {
+fn unusable(settings: &DatabaseSettings, error: StoreError) -> BadSetting {
+    let remedy = match settings.backend {
+        Backend::Sqlite => "check that the folder can be written",
+        Backend::Postgres | Backend::Mongodb => {
+            "check the address and that the database is running"
+        }
+    };
+    let problem = match error {
+        StoreError::Unavailable(why) | StoreError::Driver(why) => why,
+        error @ StoreError::Corrupt { .. } => error.to_string(),
+    };
+    BadSetting::new(
+        settings.address_key(),
+        format!("the database cannot be used: {problem}"),
+        remedy,
+    )
+}
+
+async fn connect(settings: &DatabaseSettings) -> Result<Opened, BadSetting> {
     match settings.backend {
         #[cfg(feature = "sqlite")]
         Backend::Sqlite => super::sqlite::SqliteStore::connect(&settings.sqlite)
             .await
-            .map(Opened::new),
+            .map(Opened::new)
+            .map_err(|error| unusable(settings, error)),
         #[cfg(feature = "postgres")]
         Backend::Postgres => super::postgres::PostgresStore::connect(&settings.postgres)
             .await
+            .map(Opened::new)
+            .map_err(|error| unusable(settings, error)),
+        #[cfg(feature = "mongodb")]
+        Backend::Mongodb => super::mongodb::MongoStore::connect(&settings.mongodb)
+            .await
             .map(Opened::new),
-        backend => Err(StoreError::Driver(format!(
-            "this build does not contain {backend}"
-        ))),
+        #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mongodb")))]
+        backend => {
+            let what = format!("this build does not contain {backend}");
+            Err(unusable(settings, StoreError::Driver(what)))
+        }
     }
 }

@@ -1,0 +1,144 @@
+//! Connecting to MongoDB.
+//!
+//! Decides what every connection promises, whatever the connection string says (primary, majority,
+//! journal), and which servers are refused: without a replica set there are no transactions and no
+//! majority.
+
+use mongodb::{
+    Client,
+    bson::{Document, doc},
+    options::{
+        Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+    },
+};
+use tokio::time::timeout;
+
+use super::MongoStore;
+use crate::{setting::BadSetting, store::settings::MongoSettings};
+
+const URL: &str = "database.mongodb.url";
+
+/// Wire version of MongoDB 4.4, the first that projects with expressions in updates.
+const OLDEST_WIRE_VERSION: i32 = 9;
+
+/// Connections to one server, unless the connection string has its own `maxPoolSize`.
+const MOST_CONNECTIONS: u32 = 64;
+
+pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadSetting> {
+    let limit = settings.statement_timeout.to_duration();
+    // The driver's message is not passed on: it may quote the password.
+    let malformed = || {
+        BadSetting::new(
+            URL,
+            "is not a connection string that can be used",
+            "write it as mongodb://user:password@host:27017/?replicaSet=rs0 and check that its \
+             names resolve",
+        )
+    };
+    let mut options = timeout(limit, ClientOptions::parse(settings.url.expose()))
+        .await
+        .map_err(|_| malformed())?
+        .map_err(|_| malformed())?;
+    let hosts: Vec<_> = options.hosts.iter().map(ToString::to_string).collect();
+    let hosts = hosts.join(", ");
+    promise(&mut options, settings);
+    let client = Client::with_options(options).map_err(|_| malformed())?;
+    let store = MongoStore {
+        database: client.database(&settings.database),
+        client,
+        operation_timeout: limit,
+        linearizable: settings.linearizable,
+    };
+    let hello = store
+        .bounded(store.database.run_command(doc! { "hello": 1 }))
+        .await
+        .map_err(|error| {
+            BadSetting::new(
+                URL,
+                format!("no primary answers at {hosts}: {error}"),
+                "start MongoDB, initiate its replica set if that was never done, or correct the \
+                 address and the password",
+            )
+        })?;
+    refuse_unfit(&hello, &hosts)?;
+    Ok(store)
+}
+
+/// What the store's promises rest on is not left to the connection string.
+fn promise(options: &mut ClientOptions, settings: &MongoSettings) {
+    let selection = settings.acquire_timeout.to_duration();
+    options.app_name.get_or_insert_with(|| "doorward".into());
+    options.max_pool_size.get_or_insert(MOST_CONNECTIONS);
+    options.server_selection_timeout = Some(selection);
+    options.connect_timeout = Some(selection);
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    options.read_concern = Some(ReadConcern::majority());
+    options.write_concern = Some(
+        WriteConcern::builder()
+            .w(Acknowledgment::Majority)
+            .journal(true)
+            .w_timeout(settings.statement_timeout.to_duration())
+            .build(),
+    );
+}
+
+fn refuse_unfit(hello: &Document, hosts: &str) -> Result<(), BadSetting> {
+    let is_replica_set = hello.contains_key("setName");
+    let is_router = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+    if !is_replica_set && !is_router {
+        return Err(BadSetting::new(
+            URL,
+            format!("the server at {hosts} is a standalone one, which has no transactions"),
+            "make it a replica set of one node: start mongod with `--replSet rs0`, run \
+             `rs.initiate()` in mongosh once, and add `?replicaSet=rs0` to the address",
+        ));
+    }
+    if hello.get_i32("maxWireVersion").unwrap_or(0) < OLDEST_WIRE_VERSION {
+        return Err(BadSetting::new(
+            URL,
+            format!("the server at {hosts} is older than MongoDB 4.4"),
+            "upgrade it",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standalone_server_is_told_how_to_become_a_replica_set() {
+        let refused = refuse_unfit(&doc! { "maxWireVersion": 17 }, "localhost:27017")
+            .expect_err("no replica set");
+        assert!(refused.remedy.contains("rs.initiate()"), "{refused}");
+        assert_eq!(
+            refuse_unfit(&doc! { "maxWireVersion": 17, "setName": "rs0" }, "h"),
+            Ok(())
+        );
+        assert_eq!(
+            refuse_unfit(&doc! { "maxWireVersion": 17, "msg": "isdbgrid" }, "h"),
+            Ok(())
+        );
+        assert!(refuse_unfit(&doc! { "maxWireVersion": 8, "setName": "rs0" }, "h").is_err());
+    }
+
+    /// The connection string cannot weaken what the promises rest on; nor is a password repeated.
+    #[tokio::test]
+    async fn the_promises_do_not_depend_on_the_connection_string() {
+        let weak = "mongodb://h/?w=1&journal=false&readPreference=nearest&readConcernLevel=local";
+        let mut options = ClientOptions::parse(weak).await.expect("valid");
+        promise(&mut options, &MongoSettings::default());
+        let concern = options.write_concern.expect("set");
+        assert_eq!(concern.w, Some(Acknowledgment::Majority));
+        assert_eq!(concern.journal, Some(true));
+        assert_eq!(options.read_concern, Some(ReadConcern::majority()));
+
+        let settings = MongoSettings {
+            url: "mongodb://ann:hunter2@:bad:/".into(),
+            ..MongoSettings::default()
+        };
+        let refused = connect(&settings).await.expect_err("malformed");
+        assert!(!refused.to_string().contains("hunter2"), "{refused}");
+    }
+}

@@ -1,0 +1,290 @@
+//! Making and removing the collections and indexes.
+//!
+//! Decides how the commands of `migrations/mongodb` are run: in order, one process at a time by a
+//! lease that ends by itself if its holder dies, each command such that running it twice does no
+//! harm. What was applied stands in `schema_migrations`.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_trait::async_trait;
+use mongodb::{
+    bson::{Document, doc, oid::ObjectId},
+    error::Error,
+};
+use serde::Deserialize;
+use tokio::time::{interval, sleep, timeout};
+
+use super::{
+    MongoStore,
+    failure::{code, is_duplicate, store_error},
+};
+use crate::{
+    clock::Span,
+    store::{Migrations, StoreError, StoreResult},
+};
+
+/// Every change in order; names and numbers as in the SQL databases.
+const CHANGES: [(&str, &str); 1] = [(
+    "0001_users_and_sessions",
+    include_str!("../../../migrations/mongodb/0001_users_and_sessions.json"),
+)];
+
+const APPLIED: &str = "schema_migrations";
+const LEASES: &str = "schema_leases";
+
+/// How long a lease lasts without being renewed.
+const LEASE: Span = Span::secs(60);
+/// How often it is renewed.
+const RENEWAL: Duration = Duration::from_secs(15);
+/// How often somebody who waits for it asks.
+const POLL: Duration = Duration::from_millis(100);
+/// A little longer than a dead holder's lease.
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
+/// Building an index over many documents takes its time.
+const LONGEST_COMMAND: Duration = Duration::from_hours(1);
+
+/// The collection is there already.
+const NAMESPACE_EXISTS: i32 = 48;
+/// There is no such collection.
+const NAMESPACE_NOT_FOUND: i32 = 26;
+
+/// One file of `migrations/mongodb`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    up: Vec<Document>,
+    down: Vec<Document>,
+}
+
+fn parse(name: &str, text: &str) -> StoreResult<Change> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Driver(format!("migration {name} is malformed: {error}")))
+}
+
+/// The right to change the schema.
+struct Lease {
+    holder: ObjectId,
+}
+
+impl MongoStore {
+    /// The names of the changes that were applied.
+    async fn applied(&self) -> StoreResult<BTreeSet<String>> {
+        let applied = self.database.collection::<Document>(APPLIED);
+        let find = applied.find(Document::new());
+        self.bounded(async {
+            let mut cursor = find.await?;
+            let mut names = BTreeSet::new();
+            while cursor.advance().await? {
+                if let Ok(name) = cursor.current().get_str("_id") {
+                    names.insert(name.to_owned());
+                }
+            }
+            Ok(names)
+        })
+        .await
+    }
+
+    /// Takes or renews the lease; false while somebody else has it. The server's clock decides,
+    /// so that the clocks of those who ask do not matter. Who comes too late finds no document to
+    /// update, inserts one, and is told that it exists.
+    async fn take_lease(&self, lease: &Lease) -> StoreResult<bool> {
+        let leases = self.database.collection::<Document>(LEASES);
+        let free_or_mine = doc! {
+            "_id": "schema",
+            "$or": [
+                { "holder": lease.holder },
+                { "$expr": { "$lt": ["$until", "$$NOW"] } },
+            ],
+        };
+        let until = doc! { "$add": ["$$NOW", LEASE.as_millis()] };
+        let take = leases
+            .update_one(
+                free_or_mine,
+                vec![doc! { "$set": { "holder": lease.holder, "until": until } }],
+            )
+            .upsert(true);
+        self.bounded(async {
+            match take.await {
+                Ok(_) => Ok(true),
+                Err(error) if is_duplicate(&error) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    async fn wait_for_lease(&self) -> StoreResult<Lease> {
+        let lease = Lease {
+            holder: ObjectId::new(),
+        };
+        let wait = async {
+            while !self.take_lease(&lease).await? {
+                sleep(POLL).await;
+            }
+            Ok(())
+        };
+        timeout(LONGEST_WAIT, wait).await.unwrap_or_else(|_| {
+            let what = "another process has been migrating the database for long";
+            Err(StoreError::Unavailable(what.into()))
+        })?;
+        Ok(lease)
+    }
+
+    async fn give_lease_back(&self, lease: &Lease) -> StoreResult<()> {
+        let leases = self.database.collection::<Document>(LEASES);
+        self.bounded(leases.delete_one(doc! { "_id": "schema", "holder": lease.holder }))
+            .await
+            .map(drop)
+    }
+
+    /// Runs commands one after the other while the lease is kept up.
+    async fn run_all(&self, commands: &[Document], lease: &Lease) -> StoreResult<()> {
+        for command in commands {
+            let run = async {
+                let answer = timeout(LONGEST_COMMAND, self.run_schema_command(command)).await;
+                answer.unwrap_or_else(|_| {
+                    Err(StoreError::Unavailable("a migration took an hour".into()))
+                })
+            };
+            tokio::pin!(run);
+            let mut renewal = interval(RENEWAL);
+            loop {
+                tokio::select! {
+                    done = &mut run => break done?,
+                    _ = renewal.tick() => {
+                        if !self.take_lease(lease).await? {
+                            let what = "another process took over the migration";
+                            return Err(StoreError::Unavailable(what.into()));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_schema_command(&self, command: &Document) -> StoreResult<()> {
+        let mut command = command.clone();
+        command.insert("writeConcern", doc! { "w": "majority" });
+        let harmless = |error: &Error| {
+            let done_before = [NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND];
+            code(error).is_some_and(|(code, _)| done_before.contains(&code))
+        };
+        match self.database.run_command(command).await {
+            Ok(reply) if reply.contains_key("writeErrors") => {
+                Err(StoreError::Driver("a migration's write failed".into()))
+            }
+            Ok(_) => Ok(()),
+            Err(error) if harmless(&error) => Ok(()),
+            Err(error) => Err(store_error(&error)),
+        }
+    }
+
+    async fn apply_pending(&self, lease: &Lease) -> StoreResult<Vec<String>> {
+        let applied = self.applied().await?;
+        let collection = self.database.collection::<Document>(APPLIED);
+        let mut done = Vec::new();
+        for (name, text) in CHANGES {
+            if applied.contains(name) {
+                continue;
+            }
+            self.run_all(&parse(name, text)?.up, lease).await?;
+            let note = collection
+                .update_one(
+                    doc! { "_id": name },
+                    vec![doc! { "$set": { "applied_at": "$$NOW" } }],
+                )
+                .upsert(true);
+            self.bounded(note).await?;
+            done.push(name.to_owned());
+        }
+        Ok(done)
+    }
+
+    async fn revert_last(&self, n: usize, lease: &Lease) -> StoreResult<Vec<String>> {
+        let applied = self.applied().await?;
+        let is_known = |name: &&String| CHANGES.iter().any(|(known, _)| known == name);
+        if let Some(unknown) = applied.iter().find(|name| !is_known(name)) {
+            let what = format!("the database has {unknown}, which this version does not know");
+            return Err(StoreError::Driver(what));
+        }
+        let collection = self.database.collection::<Document>(APPLIED);
+        let newest_first = CHANGES.iter().rev();
+        let mut done = Vec::new();
+        for (name, text) in newest_first
+            .filter(|(name, _)| applied.contains(*name))
+            .take(n)
+        {
+            self.run_all(&parse(name, text)?.down, lease).await?;
+            self.bounded(collection.delete_one(doc! { "_id": *name }))
+                .await?;
+            done.push((*name).to_owned());
+        }
+        Ok(done)
+    }
+}
+
+/// Each runs in a task of its own: a caller who goes away must not leave a change half made or the
+/// lease taken.
+async fn in_a_task<T, F>(work: F) -> StoreResult<T>
+where
+    T: Send + 'static,
+    F: Future<Output = StoreResult<T>> + Send + 'static,
+{
+    tokio::spawn(work)
+        .await
+        .map_err(|_| StoreError::Driver("the migration's task ended early".into()))?
+}
+
+#[async_trait]
+impl Migrations for MongoStore {
+    async fn pending(&self) -> StoreResult<Vec<String>> {
+        let applied = self.applied().await?;
+        let names = CHANGES.iter().map(|(name, _)| (*name).to_owned());
+        Ok(names.filter(|name| !applied.contains(name)).collect())
+    }
+
+    async fn apply(&self) -> StoreResult<Vec<String>> {
+        let store = self.clone();
+        in_a_task(async move {
+            let lease = store.wait_for_lease().await?;
+            let done = store.apply_pending(&lease).await;
+            let given_back = store.give_lease_back(&lease).await;
+            done.and_then(|done| given_back.map(|()| done))
+        })
+        .await
+    }
+
+    async fn revert(&self, n: usize) -> StoreResult<Vec<String>> {
+        let store = self.clone();
+        in_a_task(async move {
+            let lease = store.wait_for_lease().await?;
+            let done = store.revert_last(n, &lease).await;
+            let given_back = store.give_lease_back(&lease).await;
+            done.and_then(|done| given_back.map(|()| done))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `up` makes `down` removes.
+    #[test]
+    fn every_change_can_be_read_and_taken_back() {
+        for (name, text) in CHANGES {
+            let change = parse(name, text).expect(name);
+            let named = |commands: &[Document], key: &str| -> BTreeSet<String> {
+                commands
+                    .iter()
+                    .filter_map(|command| command.get_str(key).ok().map(str::to_owned))
+                    .collect()
+            };
+            let made = named(&change.up, "create");
+            assert!(!made.is_empty(), "{name}");
+            assert_eq!(made, named(&change.down, "drop"), "{name}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Writes over several documents.
+//!
+//! Decides when a transaction is tried again: on errors that the server labels transient the whole of
+//! it, on a commit of unknown result the commit. All of it happens in a task of its own, so that a
+//! caller who goes away leaves nothing half done, and within the time an operation has.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use mongodb::{
+    ClientSession,
+    error::{Error, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
+    options::{Acknowledgment, ReadConcern, WriteConcern},
+};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    MongoStore,
+    failure::{MAX_TIME_EXPIRED, code, store_error, too_slow},
+};
+use crate::store::{StoreError, StoreResult};
+
+/// How a run of a transaction ends.
+pub(super) enum Step<T> {
+    /// Make it so.
+    Commit(T),
+    /// Write nothing.
+    Abort(T),
+}
+
+/// Why a run of a transaction stopped.
+pub(super) enum Stopped {
+    /// The driver's error, which may be worth another run.
+    Driver(Error),
+    /// An error that another run would not heal.
+    Store(StoreError),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Stopped> for StoreError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Driver(error) => store_error(&error),
+            Stopped::Store(error) => error,
+        }
+    }
+}
+
+/// A decision that reads and writes several documents; it may be run more than once.
+#[async_trait]
+pub(super) trait Transaction: Send + Sync + 'static {
+    /// What was decided.
+    type Outcome: Send + 'static;
+
+    /// Runs once, in a snapshot: a document that another transaction changes meanwhile makes the
+    /// write to it fail, and the run is repeated.
+    async fn run(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<Self::Outcome>, Stopped>;
+}
+
+/// Runs `work` until it is committed or aborted.
+pub(super) async fn transact<T: Transaction>(
+    store: &MongoStore,
+    work: T,
+) -> StoreResult<T::Outcome> {
+    let store = store.clone();
+    let limit = store.operation_timeout;
+    let task = tokio::spawn(async move {
+        timeout(limit, repeat(&store, &work))
+            .await
+            .unwrap_or_else(|_| Err(too_slow(limit)))
+    });
+    task.await
+        .map_err(|_| StoreError::Driver("a transaction's task ended early".into()))?
+}
+
+async fn repeat<T: Transaction>(store: &MongoStore, work: &T) -> StoreResult<T::Outcome> {
+    let mut session = store
+        .client
+        .start_session()
+        .await
+        .map_err(|error| store_error(&error))?;
+    let majority = WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .journal(true)
+        .build();
+    // No count of tries: the caller's time bounds them, and a conflict means that another made
+    // progress.
+    for attempt in 0.. {
+        pause_before(attempt).await;
+        session
+            .start_transaction()
+            .read_concern(ReadConcern::snapshot())
+            .write_concern(majority.clone())
+            .max_commit_time(store.operation_timeout)
+            .await
+            .map_err(|error| store_error(&error))?;
+        let stopped = match work.run(store, &mut session).await {
+            Ok(Step::Commit(outcome)) => match commit(&mut session).await {
+                Ok(()) => return Ok(outcome),
+                Err(error) => Stopped::Driver(error),
+            },
+            Ok(Step::Abort(outcome)) => {
+                abort(&mut session).await;
+                return Ok(outcome);
+            }
+            Err(stopped) => {
+                abort(&mut session).await;
+                stopped
+            }
+        };
+        match stopped {
+            Stopped::Driver(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {}
+            other => return Err(other.into()),
+        }
+    }
+    Err(StoreError::Driver("a transaction was never tried".into()))
+}
+
+/// Commits; while the result is unknown, asks again: committing twice is committing once.
+async fn commit(session: &mut ClientSession) -> Result<(), Error> {
+    loop {
+        match session.commit_transaction().await {
+            Err(error)
+                if error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT)
+                    && code(&error).is_none_or(|(code, _)| code != MAX_TIME_EXPIRED) =>
+            {
+                pause_before(3).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Aborts. The answer does not matter: an error has mostly aborted it already, and the server ends
+/// what is left over.
+async fn abort(session: &mut ClientSession) {
+    let _ = session.abort_transaction().await;
+}
+
+/// Waits a little longer each time, and not as long as a neighbour who was refused for the same
+/// reason.
+async fn pause_before(attempt: u32) {
+    static TURN: AtomicU64 = AtomicU64::new(0);
+    if attempt > 0 {
+        let longest = 4_u64 << attempt.min(5);
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        sleep(Duration::from_millis(1 + turn.wrapping_mul(7) % longest)).await;
+    }
+}
