@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use mongodb::{
-    bson::{Document, doc, oid::ObjectId},
+    bson::{DateTime, Document, doc, oid::ObjectId},
     error::Error,
 };
 use serde::Deserialize;
@@ -84,9 +84,8 @@ impl MongoStore {
         .await
     }
 
-    /// Takes or renews the lease; false while somebody else has it. The server's clock decides,
-    /// so that the clocks of those who ask do not matter. Who comes too late finds no document to
-    /// update, inserts one, and is told that it exists.
+    /// Takes or renews the lease; false while somebody else has it. One conditional update by the
+    /// server's clock, so that the clocks of those who ask do not matter.
     async fn take_lease(&self, lease: &Lease) -> StoreResult<bool> {
         let leases = self.database.collection::<Document>(LEASES);
         let free_or_mine = doc! {
@@ -97,17 +96,22 @@ impl MongoStore {
             ],
         };
         let until = doc! { "$add": ["$$NOW", LEASE.as_millis()] };
-        let take = leases
-            .update_one(
-                free_or_mine,
-                vec![doc! { "$set": { "holder": lease.holder, "until": until } }],
-            )
-            .upsert(true);
+        let take = leases.update_one(
+            free_or_mine,
+            vec![doc! { "$set": { "holder": lease.holder, "until": until } }],
+        );
+        Ok(self.bounded(take).await?.matched_count > 0)
+    }
+
+    /// Makes the document that the lease is held on; it stays.
+    async fn make_lease_document(&self) -> StoreResult<()> {
+        let leases = self.database.collection::<Document>(LEASES);
+        let free = doc! { "_id": "schema", "until": DateTime::from_millis(0) };
+        let insert = leases.insert_one(free);
         self.bounded(async {
-            match take.await {
-                Ok(_) => Ok(true),
-                Err(error) if is_duplicate(&error) => Ok(false),
-                Err(error) => Err(error),
+            match insert.await {
+                Err(error) if !is_duplicate(&error) => Err(error),
+                _ => Ok(()),
             }
         })
         .await
@@ -117,6 +121,7 @@ impl MongoStore {
         let lease = Lease {
             holder: ObjectId::new(),
         };
+        self.make_lease_document().await?;
         let wait = async {
             while !self.take_lease(&lease).await? {
                 sleep(POLL).await;
@@ -132,9 +137,11 @@ impl MongoStore {
 
     async fn give_lease_back(&self, lease: &Lease) -> StoreResult<()> {
         let leases = self.database.collection::<Document>(LEASES);
-        self.bounded(leases.delete_one(doc! { "_id": "schema", "holder": lease.holder }))
-            .await
-            .map(drop)
+        let give = leases.update_one(
+            doc! { "_id": "schema", "holder": lease.holder },
+            doc! { "$set": { "until": DateTime::from_millis(0) }, "$unset": { "holder": "" } },
+        );
+        self.bounded(give).await.map(drop)
     }
 
     /// Runs commands one after the other while the lease is kept up.

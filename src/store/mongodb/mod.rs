@@ -14,6 +14,8 @@ mod migrate;
 mod reads;
 mod sessions;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod users;
 
