@@ -14,3 +14,4 @@ mod config;
 mod harness;
 mod program;
 mod store;
+mod stories;

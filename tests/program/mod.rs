@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub const KEY: &str = "fJ6rN3vUqk0m8Yt1sXe5bPzQwL7hGdC2oIxTnAaRyMk=";
 
 /// How long a test waits for the program; only a failure ever waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An empty folder to run the program in.
 pub struct Place(TempDir);

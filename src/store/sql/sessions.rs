@@ -254,9 +254,7 @@ pub(super) async fn renew_authentication(
         .find(DbId(session.as_uuid()))
         .filter(sessions::user_id.eq(DbId(user.as_uuid())))
         .filter(sessions::closed_at.is_null());
-    let older = open
-        .clone()
-        .filter(sessions::authenticated_at.lt(DbTime(now)));
+    let older = open.filter(sessions::authenticated_at.lt(DbTime(now)));
     let renewed = diesel::update(older).set(sessions::authenticated_at.eq(DbTime(now)));
     if renewed.execute(conn).await? > 0 {
         return Ok(true);
