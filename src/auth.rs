@@ -129,12 +129,20 @@ impl Auth {
         self.0.store.time().await
     }
 
-    /// Writes down what is still in memory ("last seen") and lets go of the database.
+    /// Writes down what is still in memory ("last seen"); done by itself every so often.
     ///
     /// # Errors
-    /// As [`Store::note_seen`]; the database is let go all the same.
+    /// As [`Store::note_seen`]; what could not be written is kept for the next time.
+    pub async fn flush(&self) -> StoreResult<()> {
+        self.0.presence.flush().await
+    }
+
+    /// Writes down what is still in memory and lets go of the database.
+    ///
+    /// # Errors
+    /// As [`Self::flush`]; the database is let go all the same.
     pub async fn shut_down(&self) -> StoreResult<()> {
-        let flushed = self.0.presence.flush().await;
+        let flushed = self.flush().await;
         self.0.store.close().await;
         flushed
     }

@@ -82,7 +82,14 @@ impl App {
 
     /// Two nodes with the defaults.
     pub async fn two_nodes(database: Database) -> Self {
-        Self::with(database, Setup { nodes: 2, ..Setup::default() }).await
+        Self::with(
+            database,
+            Setup {
+                nodes: 2,
+                ..Setup::default()
+            },
+        )
+        .await
     }
 
     pub async fn with(database: Database, setup: Setup) -> Self {
@@ -91,12 +98,18 @@ impl App {
         for _ in 0..setup.nodes {
             nodes.push(start_node(&database, &setup, Arc::clone(&clock)).await);
         }
-        Self { database, nodes, clock, http: http_client() }
+        Self {
+            database,
+            nodes,
+            clock,
+            http: http_client(),
+        }
     }
 
     /// Another node with other settings on the same database.
     pub async fn add_node(&mut self, setup: &Setup) -> usize {
-        self.nodes.push(start_node(&self.database, setup, Arc::clone(&self.clock)).await);
+        self.nodes
+            .push(start_node(&self.database, setup, Arc::clone(&self.clock)).await);
         self.nodes.len() - 1
     }
 
@@ -107,13 +120,20 @@ impl App {
 
     /// A client without credentials, of any node.
     pub fn anonymous_on(&self, node: usize) -> Client {
-        Client { http: self.http.clone(), url: self.nodes[node].url.clone(), token: None }
+        Client {
+            http: self.http.clone(),
+            url: self.nodes[node].url.clone(),
+            token: None,
+        }
     }
 
     /// Registers a user with [`PASSWORD`].
     pub async fn register(&self, email: &str) -> Value {
         let body = json!({"email": email, "password": PASSWORD});
-        self.anonymous().post("/v1/auth/register", body).await.expect(201)
+        self.anonymous()
+            .post("/v1/auth/register", body)
+            .await
+            .expect(201)
     }
 
     /// Registers a user and logs in.
@@ -124,9 +144,18 @@ impl App {
 
     /// Makes an administrator, as an operator would, and logs in.
     pub async fn admin(&self, email: &str) -> Client {
-        let account = doorward::model::account::NewAccount { email: email.into(), username: None, attributes: None };
+        let account = doorward::model::account::NewAccount {
+            email: email.into(),
+            username: None,
+            attributes: None,
+        };
         let roles = doorward::model::user::Roles::admin();
-        self.nodes[0].auth.accounts().create(account, &PASSWORD.into(), roles).await.expect("administrator made");
+        self.nodes[0]
+            .auth
+            .accounts()
+            .create(account, &PASSWORD.into(), roles)
+            .await
+            .expect("administrator made");
         self.log_in(email).await
     }
 
@@ -149,18 +178,35 @@ async fn start_node(database: &Database, setup: &Setup, clock: Arc<ManualClock>)
         .clock(clock)
         .build()
         .expect("valid policies");
-    let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.expect("a free port");
-    let address = acceptor.local_addr()[0].as_socket_addr().copied().expect("a TCP address");
-    let app = auth.routes(ApiOptions::default());
+    let acceptor = TcpListener::bind("127.0.0.1:0")
+        .into_acceptor()
+        .await
+        .expect("a free port");
+    let address = acceptor.local_addr()[0]
+        .as_socket_addr()
+        .copied()
+        .expect("a TCP address");
+    let app = auth.routes(&ApiOptions::default());
     let server = tokio::spawn(async move {
-        Server::new_with_acceptor(acceptor).run(app).await.expect("the server runs");
+        Server::new_with_acceptor(acceptor)
+            .run(app)
+            .await
+            .expect("the server runs");
     });
-    Node { auth, store, url: format!("http://{address}"), server }
+    Node {
+        auth,
+        store,
+        url: format!("http://{address}"),
+        server,
+    }
 }
 
 /// A client that follows no redirects and keeps connections open.
 pub fn http_client() -> reqwest::Client {
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("a client")
 }
 
 /// A user of the HTTP API.
@@ -173,17 +219,27 @@ pub struct Client {
 
 impl Client {
     pub fn anonymous(url: &str) -> Self {
-        Self { http: http_client(), url: url.to_owned(), token: None }
+        Self {
+            http: http_client(),
+            url: url.to_owned(),
+            token: None,
+        }
     }
 
     /// The same user at another node.
     pub fn at(&self, node: &Node) -> Self {
-        Self { url: node.url.clone(), ..self.clone() }
+        Self {
+            url: node.url.clone(),
+            ..self.clone()
+        }
     }
 
     /// The same node with this access token.
     pub fn with_token(&self, token: &str) -> Self {
-        Self { token: Some(token.to_owned()), ..self.clone() }
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
     }
 
     pub fn token(&self) -> &str {
@@ -197,7 +253,11 @@ impl Client {
     }
 
     pub async fn try_log_in(&self, email: &str, password: &str) -> Reply {
-        self.post("/v1/auth/login", json!({"email": email, "password": password})).await
+        self.post(
+            "/v1/auth/login",
+            json!({"email": email, "password": password}),
+        )
+        .await
     }
 
     pub async fn me(&self) -> Reply {
@@ -208,7 +268,10 @@ impl Client {
     pub async fn session_id(&self) -> String {
         let sessions = self.get("/v1/auth/sessions").await.expect(200);
         let items = sessions["items"].as_array().expect("items");
-        let current = items.iter().find(|s| s["current"] == true).expect("the current session");
+        let current = items
+            .iter()
+            .find(|s| s["current"] == true)
+            .expect("the current session");
         current["id"].as_str().expect("an id").to_owned()
     }
 
@@ -261,7 +324,11 @@ pub struct Reply {
 impl Reply {
     pub async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Self { status, headers, text: response.text().await.expect("a whole answer") }
+        Self {
+            status,
+            headers,
+            text: response.text().await.expect("a whole answer"),
+        }
     }
 
     /// The body of an answer with this status; anything else fails the test.
@@ -278,11 +345,17 @@ impl Reply {
     }
 
     pub fn json(&self) -> Value {
-        if self.text.is_empty() { Value::Null } else { serde_json::from_str(&self.text).expect("JSON") }
+        if self.text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&self.text).expect("JSON")
+        }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("text"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("text"))
     }
 }
 
@@ -291,7 +364,12 @@ impl Reply {
 macro_rules! assert_problem {
     ($reply:expr, $status:expr, $code:expr) => {
         let reply = $reply;
-        assert_eq!(reply.problem(), ($status, $code.to_owned()), "{}", reply.text);
+        assert_eq!(
+            reply.problem(),
+            ($status, $code.to_owned()),
+            "{}",
+            reply.text
+        );
     };
 }
 

@@ -1,5 +1,6 @@
 //! What the tests stand on: databases, decorated stores, races.
 
+pub mod app;
 pub mod backend;
 pub mod edits;
 mod mongodb;

@@ -32,12 +32,26 @@ async fn a_login_that_was_hashing_while_the_password_changed_opens_nothing(datab
     gate.release();
     assert_problem!(late.await.expect("no panic"), 401, "bad_credentials");
     let sessions = ann.get("/v1/auth/sessions").await.expect(200);
-    assert_eq!(sessions["items"].as_array().map(Vec::len), Some(1), "only the one that changed the password");
-    assert_problem!(app.anonymous().try_log_in("ann@example.org", PASSWORD).await, 401, "bad_credentials");
-    app.anonymous().log_in("ann@example.org", "another horse entirely").await;
+    assert_eq!(
+        sessions["items"].as_array().map(Vec::len),
+        Some(1),
+        "only the one that changed the password"
+    );
+    assert_problem!(
+        app.anonymous()
+            .try_log_in("ann@example.org", PASSWORD)
+            .await,
+        401,
+        "bad_credentials"
+    );
+    app.anonymous()
+        .log_in("ann@example.org", "another horse entirely")
+        .await;
 }
 
-async fn a_login_that_was_hashing_while_the_account_was_deactivated_opens_nothing(database: Database) {
+async fn a_login_that_was_hashing_while_the_account_was_deactivated_opens_nothing(
+    database: Database,
+) {
     let app = App::two_nodes(database).await;
     let admin = app.admin("root@example.org").await;
     let user = app.register("ann@example.org").await;
@@ -79,7 +93,8 @@ async fn a_client_that_hangs_up_leaves_nothing_half_done(database: Database) {
     app.register("ann@example.org").await;
     for _ in 0..20 {
         let client = app.anonymous();
-        let login = tokio::spawn(async move { client.try_log_in("ann@example.org", PASSWORD).await });
+        let login =
+            tokio::spawn(async move { client.try_log_in("ann@example.org", PASSWORD).await });
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         login.abort();
     }

@@ -18,9 +18,15 @@ for_each_store! {
 async fn unknown_and_known_accounts_are_answered_alike_for_the_same_work(database: Database) {
     let app = App::start(database).await;
     let body = json!({"email": "ann@example.org", "username": "ann", "password": PASSWORD});
-    app.anonymous().post("/v1/auth/register", body).await.expect(201);
+    app.anonymous()
+        .post("/v1/auth/register", body)
+        .await
+        .expect(201);
     let admin = app.admin("root@example.org").await;
-    admin.post("/v1/admin/users", json!({"email": "invited@example.org"})).await.expect(201);
+    admin
+        .post("/v1/admin/users", json!({"email": "invited@example.org"}))
+        .await
+        .expect(201);
 
     let node = &app.nodes[0];
     let mut seen = Vec::new();
@@ -35,11 +41,15 @@ async fn unknown_and_known_accounts_are_answered_alike_for_the_same_work(databas
         json!({"username": "x"}),
         json!({"email": "ann@example.org\r\nX-Evil: 1"}),
     ] {
-        let (scrypt_before, calls_before) = (node.auth.metrics().scrypt_runs.get(), node.store.calls());
+        let (scrypt_before, calls_before) =
+            (node.auth.metrics().scrypt_runs.get(), node.store.calls());
         let mut login = who.clone();
         login["password"] = json!("a wrong password altogether");
         let reply = app.anonymous().post("/v1/auth/login", login).await;
-        let work = (node.auth.metrics().scrypt_runs.get() - scrypt_before, node.store.calls() - calls_before);
+        let work = (
+            node.auth.metrics().scrypt_runs.get() - scrypt_before,
+            node.store.calls() - calls_before,
+        );
         seen.push((who, anonymised(&reply), work));
     }
     for (who, answer, work) in &seen {

@@ -62,7 +62,9 @@ impl Hammer {
                     let started_after_the_change = changed.load(Ordering::SeqCst);
                     let reply: Reply = client.get(path).await;
                     match reply.status {
-                        200 if started_after_the_change => wrongly_accepted.fetch_add(1, Ordering::SeqCst),
+                        200 if started_after_the_change => {
+                            wrongly_accepted.fetch_add(1, Ordering::SeqCst)
+                        }
                         200 => accepted.fetch_add(1, Ordering::SeqCst),
                         401 | 403 => refused.fetch_add(1, Ordering::SeqCst),
                         other => panic!("{other}: {}", reply.text),
@@ -70,12 +72,18 @@ impl Hammer {
                 }
             })
         });
-        Self { clients: clients.collect(), ..hammer }
+        Self {
+            clients: clients.collect(),
+            ..hammer
+        }
     }
 
     async fn until(&self, count: &AtomicUsize, more_than: usize) {
         while count.load(Ordering::SeqCst) < more_than {
-            assert!(self.clients.iter().all(|client| !client.is_finished()), "a client failed");
+            assert!(
+                self.clients.iter().all(|client| !client.is_finished()),
+                "a client failed"
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -90,7 +98,10 @@ impl Hammer {
             client.await.expect("no panic");
         }
         let wrong = self.wrongly_accepted.load(Ordering::SeqCst);
-        assert_eq!(wrong, 0, "requests that started after the 2xx were judged by the old state");
+        assert_eq!(
+            wrong, 0,
+            "requests that started after the 2xx were judged by the old state"
+        );
         self.accepted.load(Ordering::SeqCst) + self.refused.load(Ordering::SeqCst)
     }
 }
@@ -105,11 +116,29 @@ enum Change {
 }
 
 async fn no_request_after_a_change_sees_the_old_state(database: Database) {
-    let sessions = SessionPolicy { max_per_user: 2, on_limit: OnLimit::EvictOldest, ..SessionPolicy::default() };
-    let app = App::with(database, Setup { nodes: 2, sessions, ..Setup::default() }).await;
+    let sessions = SessionPolicy {
+        max_per_user: 2,
+        on_limit: OnLimit::EvictOldest,
+        ..SessionPolicy::default()
+    };
+    let app = App::with(
+        database,
+        Setup {
+            nodes: 2,
+            sessions,
+            ..Setup::default()
+        },
+    )
+    .await;
     let admin = app.admin("root@example.org").await;
     let mut requests = 0;
-    for change in [Change::Logout, Change::Revoke, Change::Deactivate, Change::PasswordChange, Change::RoleChange] {
+    for change in [
+        Change::Logout,
+        Change::Revoke,
+        Change::Deactivate,
+        Change::PasswordChange,
+        Change::RoleChange,
+    ] {
         let mut of_this_kind = 0;
         for round in 0.. {
             if of_this_kind >= REQUESTS {
@@ -127,7 +156,13 @@ async fn one_round(app: &App, admin: &Client, change: Change, round: usize) -> u
     let user = app.register(&email).await;
     let id = user["id"].as_str().expect("an id");
     let path = if matches!(change, Change::RoleChange) {
-        admin.put(&format!("/v1/admin/users/{id}/roles"), json!({"roles": ["admin"]})).await.expect(200);
+        admin
+            .put(
+                &format!("/v1/admin/users/{id}/roles"),
+                json!({"roles": ["admin"]}),
+            )
+            .await
+            .expect(200);
         "/v1/admin/users?limit=1"
     } else {
         "/v1/auth/me"
@@ -137,14 +172,24 @@ async fn one_round(app: &App, admin: &Client, change: Change, round: usize) -> u
     hammer.until(&hammer.accepted, BEFORE_THE_CHANGE).await;
     match change {
         Change::Logout => victim.call("/v1/auth/logout").await.expect(204),
-        Change::Revoke => admin.call(&format!("/v1/admin/users/{id}/revoke")).await.expect(200),
-        Change::Deactivate => admin.call(&format!("/v1/admin/users/{id}/deactivate")).await.expect(200),
+        Change::Revoke => admin
+            .call(&format!("/v1/admin/users/{id}/revoke"))
+            .await
+            .expect(200),
+        Change::Deactivate => admin
+            .call(&format!("/v1/admin/users/{id}/deactivate"))
+            .await
+            .expect(200),
         Change::PasswordChange => {
             let other = app.log_in(&email).await;
-            let body = json!({"current_password": PASSWORD, "new_password": "another horse entirely"});
+            let body =
+                json!({"current_password": PASSWORD, "new_password": "another horse entirely"});
             other.post("/v1/auth/me/password", body).await.expect(204)
         }
-        Change::RoleChange => admin.put(&format!("/v1/admin/users/{id}/roles"), json!({"roles": []})).await.expect(200),
+        Change::RoleChange => admin
+            .put(&format!("/v1/admin/users/{id}/roles"), json!({"roles": []}))
+            .await
+            .expect(200),
     };
     hammer.finish().await
 }
