@@ -13,5 +13,6 @@ mod cli;
 mod config;
 mod harness;
 mod program;
+mod readme;
 mod store;
 mod stories;
