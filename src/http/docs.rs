@@ -84,7 +84,20 @@ pub(super) fn mount(route: Route, public_url: &str) -> Route {
             "/redoc",
             Document::page(|| without_foreign_fonts(&service("/").redoc_html())),
         )
-        .at("/scalar", Document::page(|| service("/").scalar_html()))
+        .at(
+            "/scalar",
+            Document::page(|| with_own_fonts(&service("/").scalar_html())),
+        )
+}
+
+/// Scalar's bundle asks its makers' server for letters unless it is told not to.
+fn with_own_fonts(page: &str) -> String {
+    let reference = "id=\"api-reference\"";
+    page.replacen(
+        reference,
+        &format!("{reference} data-configuration='{{\"withDefaultFonts\":false}}'"),
+        1,
+    )
 }
 
 /// Redoc's template asks a font service of somebody else for its letters; the system's will do.
