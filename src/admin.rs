@@ -20,7 +20,7 @@ use crate::{
             UserPatch, UserStatus,
         },
     },
-    store::{ChangeStanding, CloseSession, CreateUser, Store, UpdateUser, UserFilter},
+    store::{ChangeStanding, CloseSession, CreateUser, LoginName, Store, UpdateUser, UserFilter},
 };
 
 /// Most users on one page.
@@ -112,6 +112,17 @@ impl Admin {
         self.store
             .user(id)
             .await?
+            .ok_or(AuthError::NotFound("user"))
+    }
+
+    /// The user who logs in by this name.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`].
+    pub async fn user_by_login(&self, name: &LoginName) -> AuthResult<User> {
+        let found = self.store.user_by_login(name).await?;
+        found
+            .map(|credentials| credentials.user)
             .ok_or(AuthError::NotFound("user"))
     }
 

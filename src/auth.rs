@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
 use crate::{
     accounts::Accounts,
     admin::Admin,
     clock::{Clock, SystemClock, Timestamp},
-    entropy::{Entropy, SystemEntropy},
+    entropy::{Entropy, SystemEntropy, random_bytes},
     error::AuthResult,
+    ids::RequestId,
     lookup::Lookup,
     metrics::Metrics,
     model::account::AttributeRules,
@@ -30,6 +33,7 @@ pub struct Auth(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
     tokens: Tokens,
     presence: Presence,
@@ -97,6 +101,18 @@ impl Auth {
         self.0.clock.now()
     }
 
+    /// A fresh id for a request.
+    #[must_use]
+    pub fn fresh_request_id(&self) -> RequestId {
+        RequestId::fresh(self.now(), &*self.0.entropy)
+    }
+
+    /// A fresh nonce for the content security policy of one page: 128 random bits.
+    #[must_use]
+    pub fn nonce(&self) -> String {
+        URL_SAFE_NO_PAD.encode(random_bytes::<16>(&*self.0.entropy))
+    }
+
     /// Who is behind an access token, now. See [`Sessions::authenticate`].
     ///
     /// # Errors
@@ -113,12 +129,20 @@ impl Auth {
         self.0.store.time().await
     }
 
-    /// Writes down what is still in memory ("last seen") and lets go of the database.
+    /// Writes down what is still in memory ("last seen"); done by itself every so often.
     ///
     /// # Errors
-    /// As [`Store::note_seen`]; the database is let go all the same.
+    /// As [`Store::note_seen`]; what could not be written is kept for the next time.
+    pub async fn flush(&self) -> StoreResult<()> {
+        self.0.presence.flush().await
+    }
+
+    /// Writes down what is still in memory and lets go of the database.
+    ///
+    /// # Errors
+    /// As [`Self::flush`]; the database is let go all the same.
     pub async fn shut_down(&self) -> StoreResult<()> {
-        let flushed = self.0.presence.flush().await;
+        let flushed = self.flush().await;
         self.0.store.close().await;
         flushed
     }
@@ -234,12 +258,13 @@ impl AuthBuilder {
             store: Arc::clone(&store),
             rules,
             clock: Arc::clone(&clock),
-            entropy,
+            entropy: Arc::clone(&entropy),
             limit,
         };
         let auth = Auth(Arc::new(Inner {
             store,
             clock,
+            entropy,
             metrics,
             tokens,
             presence,

@@ -12,16 +12,25 @@
 //! | L2 | [`store`] [`error`] | the storage contract: atomic decisions; what a use case can answer |
 //! | L3 | [`passwords`] [`tokens`] [`lookup`] [`presence`] [`accounts`] [`sessions`] [`recovery`] [`admin`] | the use cases |
 //! | L4 | [`auth`] | everything put together |
+//! | L5 | [`store::open`] and the databases | how each database keeps the contract |
+//! | L6 | [`http`] | the REST API: translation, nothing else |
+//! | L7 | `config` `telemetry` | settings in layers, logs (feature `server`) |
+//! | L8 | `server` `cli` | the composition root and the command line (feature `server`) |
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod accounts;
 pub mod admin;
 pub mod auth;
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod clock;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod email;
 pub mod entropy;
 pub mod error;
+pub mod http;
 pub mod ids;
 pub mod lookup;
 pub mod metrics;
@@ -30,9 +39,13 @@ pub mod passwords;
 pub mod presence;
 pub mod recovery;
 pub mod secret;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod sessions;
 pub mod setting;
 pub mod store;
+#[cfg(feature = "server")]
+pub mod telemetry;
 pub mod tokens;
 pub mod username;
 

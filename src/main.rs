@@ -1,3 +1,5 @@
-//! The `doorward` program.
+//! The `doorward` program: everything is in [`doorward::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    doorward::cli::main()
+}

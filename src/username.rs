@@ -35,6 +35,16 @@ impl Username {
         }
     }
 
+    /// A name that nobody can have, since it is not of the accepted form: looking it up costs what any
+    /// look-up costs and finds nothing.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self {
+            written: " ".to_owned(),
+            canonical: " ".to_owned(),
+        }
+    }
+
     /// As its owner wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {

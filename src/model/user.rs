@@ -351,7 +351,13 @@ fn check_value(value: &Value, depth: usize) -> Result<(), InvalidAttributes> {
                 .as_i64()
                 .map(i64::unsigned_abs)
                 .or_else(|| number.as_u64());
-            let fits = whole.map_or_else(|| number.is_f64(), |n| n <= LARGEST_INTEGER);
+            // Beyond 2^53 a database may give a float back as an integer.
+            let small = || {
+                number
+                    .as_f64()
+                    .is_some_and(|n| n.abs() <= 9_007_199_254_740_992.0)
+            };
+            let fits = whole.map_or_else(small, |n| n <= LARGEST_INTEGER);
             if fits {
                 Ok(())
             } else {

@@ -40,7 +40,8 @@ pub async fn open(settings: &DatabaseSettings) -> Result<Opened, BadSetting> {
     Ok(opened)
 }
 
-fn unusable(settings: &DatabaseSettings, error: StoreError) -> BadSetting {
+/// The reason why a database cannot be used, in words for whoever starts the server.
+pub(crate) fn unusable(settings: &DatabaseSettings, error: StoreError) -> BadSetting {
     let remedy = match settings.backend {
         Backend::Sqlite => "check that the folder can be written",
         Backend::Postgres | Backend::Mongodb => {

@@ -13,13 +13,13 @@ use diesel::prelude::*;
 use diesel_async::{
     AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
     pooled_connection::{
-        AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+        AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
         bb8::{Pool, PooledConnection},
     },
 };
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use futures_util::FutureExt;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use self::contract::SqlStore as PostgresStore;
@@ -79,6 +79,8 @@ impl PostgresStore {
             .connect_timeout(acquire)
             .tcp_user_timeout(Duration::from_secs(10));
         config.keepalives_idle(Duration::from_secs(15));
+        // A standby may lag behind a revocation, so only a server that takes writes is spoken to.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         if config.get_application_name().is_none() {
             config.application_name("doorward");
         }
@@ -159,8 +161,13 @@ fn describe(error: &tokio_postgres::Error) -> String {
 
 async fn pool(connector: &Arc<Connector>, size: u32, acquire: Duration) -> StoreResult<Pool<Conn>> {
     let mut config = ManagerConfig::<Conn>::default();
-    // A ping at every checkout would double the work; a broken connection is noticed without it.
-    config.recycling_method = RecyclingMethod::Fast;
+    // A ping at every check-out would double the work. The driver knows by itself when its connection is
+    // gone, also while it lay idle in the pool; nothing is asked over the wire.
+    config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn: &mut Conn| {
+        let gone = conn.is_broken();
+        let gone = gone.then(|| diesel::result::Error::BrokenTransactionManager);
+        std::future::ready(gone.map_or(Ok(()), Err)).boxed()
+    }));
     let connector = Arc::clone(connector);
     config.custom_setup = Box::new(move |_| {
         let connector = Arc::clone(&connector);
@@ -170,8 +177,8 @@ async fn pool(connector: &Arc<Connector>, size: u32, acquire: Duration) -> Store
     let pool = Pool::builder()
         .max_size(size)
         .connection_timeout(acquire)
-        .test_on_check_out(false);
-    pool.max_lifetime(Some(Duration::from_secs(1800)))
+        .test_on_check_out(true);
+    pool.max_lifetime(Some(Duration::from_mins(30)))
         .build(manager)
         .await
         .map_err(|e| StoreError::Unavailable(e.to_string()))
@@ -216,7 +223,7 @@ impl Migrations for PostgresStore {
     }
 
     async fn apply(&self) -> StoreResult<Vec<String>> {
-        self.alone(|harness| migrate::apply(harness)).await
+        self.alone(migrate::apply).await
     }
 
     async fn revert(&self, n: usize) -> StoreResult<Vec<String>> {

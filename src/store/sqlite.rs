@@ -139,9 +139,9 @@ async fn pool(opener: &Opener, size: u32, wait: Duration) -> StoreResult<Pool<Co
     config.custom_setup = Box::new(move |_| {
         let opener = opener.clone();
         async move {
-            let opened = tokio::task::spawn_blocking(move || opener.open()).await;
-            let opened = opened.map_err(|e| ConnectionError::BadConnection(e.to_string()))?;
-            opened.map(SyncConnectionWrapper::new)
+            let conn = tokio::task::spawn_blocking(move || opener.open()).await;
+            let conn = conn.map_err(|e| ConnectionError::BadConnection(e.to_string()))?;
+            conn.map(SyncConnectionWrapper::new)
         }
         .boxed()
     });
@@ -176,10 +176,6 @@ async fn lock_user(tx: &mut Conn, id: UserId) -> QueryResult<Option<CredentialsR
 }
 
 /// Nothing to do: `BEGIN IMMEDIATE` serialises all writers.
-#[expect(
-    clippy::unused_async,
-    reason = "PostgreSQL has something to wait for here"
-)]
 async fn lock_last_admin(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
@@ -194,11 +190,11 @@ async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> StoreResult<()> {
 #[async_trait]
 impl Migrations for SqliteStore {
     async fn pending(&self) -> StoreResult<Vec<String>> {
-        self.migrating(|conn| migrate::pending(conn)).await
+        self.migrating(migrate::pending).await
     }
 
     async fn apply(&self) -> StoreResult<Vec<String>> {
-        self.migrating(|conn| migrate::apply(conn)).await
+        self.migrating(migrate::apply).await
     }
 
     async fn revert(&self, n: usize) -> StoreResult<Vec<String>> {

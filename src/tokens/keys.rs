@@ -123,6 +123,38 @@ impl KeyFile {
         })
     }
 
+    /// The file that one HS256 key stands for, given as 32 bytes in base64; its name is derived from
+    /// it, so that all nodes with the same key agree.
+    ///
+    /// # Errors
+    /// [`BadSetting`] for `tokens.key` when it is not base64 or not 256 bits (RFC 8725 §3.5,
+    /// ASVS 11.2.3).
+    pub fn single(key: &SecretString) -> Result<Self, BadSetting> {
+        let remedy = "set 32 random bytes in base64, e.g. from `openssl rand -base64 32`, or use tokens.key_file";
+        let bytes = STANDARD
+            .decode(key.expose())
+            .or_else(|_| URL_SAFE_NO_PAD.decode(key.expose()));
+        let bytes = bytes.map_err(|_| BadSetting::new("tokens.key", "is not base64", remedy))?;
+        if bytes.len() != 32 {
+            return Err(BadSetting::new(
+                "tokens.key",
+                format!("is {} bytes long instead of 32", bytes.len()),
+                remedy,
+            ));
+        }
+        let name = aws_lc_rs::hmac::sign(
+            &aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &bytes),
+            b"doorward kid",
+        );
+        let stored = StoredKey {
+            kid: URL_SAFE_NO_PAD.encode(&name.as_ref()[..9]),
+            alg: KeyAlgorithm::Hs256,
+            sign_from: DateTime::UNIX_EPOCH,
+            key: STANDARD.encode(&bytes),
+        };
+        Ok(Self { keys: vec![stored] })
+    }
+
     /// The text to write; it is secret.
     #[must_use]
     pub fn to_text(&self) -> SecretString {
@@ -170,6 +202,35 @@ impl KeyFile {
             .iter()
             .filter(|k| Timestamp::from(k.sign_from) <= now);
         ready.max_by_key(|k| k.sign_from).map(|k| k.kid.as_str())
+    }
+
+    /// The first HS256 key that somebody could guess, by name, and why; random keys never look like
+    /// that (ASVS 11.5.1).
+    #[must_use]
+    pub fn guessable(&self) -> Option<(&str, &'static str)> {
+        let symmetric = self.keys.iter().filter(|k| k.alg == KeyAlgorithm::Hs256);
+        symmetric.into_iter().find_map(|stored| {
+            let bytes = zeroize::Zeroizing::new(STANDARD.decode(&stored.key).ok()?);
+            Some((stored.kid.as_str(), why_guessable(&bytes)?))
+        })
+    }
+}
+
+/// Why 32 bytes do not look random. Of random keys fewer than one in 10¹² would be suspected.
+fn why_guessable(bytes: &[u8]) -> Option<&'static str> {
+    let steps: std::collections::BTreeSet<u8> = bytes
+        .windows(2)
+        .map(|pair| pair[1].wrapping_sub(pair[0]))
+        .collect();
+    let distinct: std::collections::BTreeSet<u8> = bytes.iter().copied().collect();
+    if steps.len() <= 2 {
+        Some("its bytes follow a pattern")
+    } else if distinct.len() < 16 {
+        Some("its bytes repeat")
+    } else if bytes.iter().all(|b| (b' '..=b'~').contains(b)) {
+        Some("it is text, not random bytes")
+    } else {
+        None
     }
 }
 
@@ -222,36 +283,12 @@ struct Key {
 }
 
 impl KeyRing {
-    /// A ring of one HS256 key, given as 32 bytes in base64; its name is derived from it, so that all
-    /// nodes with the same key agree.
+    /// A ring of one HS256 key, given as 32 bytes in base64.
     ///
     /// # Errors
-    /// [`BadSetting`] for `tokens.key` when it is not base64 or not 256 bits (RFC 8725 §3.5,
-    /// ASVS 11.2.3).
+    /// As [`KeyFile::single`].
     pub fn single(key: &SecretString) -> Result<Self, BadSetting> {
-        let remedy = "set 32 random bytes in base64, e.g. from `openssl rand -base64 32`, or use tokens.key_file";
-        let bytes = STANDARD
-            .decode(key.expose())
-            .or_else(|_| URL_SAFE_NO_PAD.decode(key.expose()));
-        let bytes = bytes.map_err(|_| BadSetting::new("tokens.key", "is not base64", remedy))?;
-        if bytes.len() != 32 {
-            return Err(BadSetting::new(
-                "tokens.key",
-                format!("is {} bytes long instead of 32", bytes.len()),
-                remedy,
-            ));
-        }
-        let name = aws_lc_rs::hmac::sign(
-            &aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &bytes),
-            b"doorward kid",
-        );
-        let stored = StoredKey {
-            kid: URL_SAFE_NO_PAD.encode(&name.as_ref()[..9]),
-            alg: KeyAlgorithm::Hs256,
-            sign_from: DateTime::UNIX_EPOCH,
-            key: STANDARD.encode(&bytes),
-        };
-        Self::load(&KeyFile { keys: vec![stored] }, "tokens.key")
+        Self::load(&KeyFile::single(key)?, "tokens.key")
     }
 
     /// The ring of a key file.

@@ -16,8 +16,9 @@ CREATE TABLE users (
     on_session_limit    TEXT,
     created_at          INTEGER NOT NULL,
     updated_at          INTEGER NOT NULL,
-    CONSTRAINT users_email_key UNIQUE (email_canonical),
     CONSTRAINT users_username_key UNIQUE (username_canonical),
+    -- Declared last, checked first: of two taken names the address is the one that is said.
+    CONSTRAINT users_email_key UNIQUE (email_canonical),
     CONSTRAINT users_username_whole CHECK ((username IS NULL) = (username_canonical IS NULL))
 ) STRICT, WITHOUT ROWID;
 

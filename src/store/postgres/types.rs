@@ -100,9 +100,9 @@ impl DbRoles {
         Self(vec![role.to_owned()])
     }
 
-    /// The names.
-    pub(super) fn names(&self) -> Option<Vec<String>> {
-        Some(self.0.clone())
+    /// The roles, if each is a name.
+    pub(super) fn roles(&self) -> Option<Roles> {
+        Roles::parse(self.0.iter().cloned()).ok()
     }
 }
 

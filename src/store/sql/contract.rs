@@ -209,7 +209,8 @@ impl Store for SqlStore {
         session: SessionId,
         now: Timestamp,
     ) -> StoreResult<bool> {
-        sessions::renew_authentication(&mut *writer(&self.writers).await?, user, session, now).await
+        let conn = &mut *writer(&self.writers).await?;
+        Ok(sessions::renew_authentication(conn, user, session, now).await?)
     }
 
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {

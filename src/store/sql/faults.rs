@@ -76,6 +76,10 @@ pub(super) fn from_diesel(error: Error) -> StoreError {
                 let rule = info.constraint_name().unwrap_or_default();
                 StoreError::Driver(format!("{kind:?} {rule}"))
             }
+            // A place in the statement means that the statement is wrong, not the moment.
+            _ if info.statement_position().is_some() => {
+                StoreError::Driver(info.message().to_owned())
+            }
             _ => StoreError::Unavailable(info.message().to_owned()),
         },
         Error::BrokenTransactionManager

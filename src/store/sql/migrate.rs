@@ -1,6 +1,6 @@
 //! Schema changes, by diesel's own harness.
 
-use diesel::migration::{Migration, MigrationSource};
+use diesel::migration::MigrationSource;
 use diesel_migrations::MigrationHarness;
 
 use super::{Backend, MIGRATIONS};
@@ -38,17 +38,20 @@ pub(super) fn revert(
     n: usize,
 ) -> StoreResult<Vec<String>> {
     let known = MigrationSource::<Backend>::migrations(&MIGRATIONS).map_err(failed)?;
+    let named: Vec<_> = known
+        .iter()
+        .map(|migration| (migration.name().version(), migration.name().to_string()))
+        .collect();
     let mut reverted = Vec::new();
     for _ in 0..n {
         if harness.applied_migrations().map_err(failed)?.is_empty() {
             break;
         }
         let version = harness.revert_last_migration(MIGRATIONS).map_err(failed)?;
-        let of_this_version = |m: &&Box<dyn Migration<Backend>>| m.name().version() == version;
-        let name = known
+        let name = named
             .iter()
-            .find(of_this_version)
-            .map(|m| m.name().to_string());
+            .find(|(known, _)| *known == version)
+            .map(|(_, name)| name.clone());
         reverted.push(name.unwrap_or_else(|| version.to_string()));
     }
     Ok(reverted)

@@ -7,8 +7,8 @@ use super::{
     Conn,
     faults::Fault,
     lock_user,
-    schema::{one_time_secrets, sessions, users},
-    sessions::close_all,
+    schema::{one_time_secrets, users},
+    sessions::{close_all, renew_authentication},
     types::{DbId, DbTime},
 };
 use crate::{
@@ -114,13 +114,7 @@ async fn write(
         .execute(tx)
         .await?;
     if let Some(keep) = keep {
-        let kept = sessions::table
-            .find(DbId(keep.as_uuid()))
-            .filter(sessions::closed_at.is_null());
-        diesel::update(kept)
-            .set(sessions::authenticated_at.eq(DbTime(now)))
-            .execute(tx)
-            .await?;
+        renew_authentication(tx, id, keep, now).await?;
     }
     close_all(tx, id, keep, CloseReason::PasswordChanged, now).await
 }

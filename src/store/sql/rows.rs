@@ -17,8 +17,7 @@ use crate::{
         },
         token::NewOneTimeSecret,
         user::{
-            Attributes, NewUser, OnLimit, Roles, SessionLimitOverride, User, UserCredentials,
-            UserStatus,
+            Attributes, NewUser, OnLimit, SessionLimitOverride, User, UserCredentials, UserStatus,
         },
     },
     store::{StoreError, StoreResult},
@@ -81,11 +80,7 @@ impl UserRow {
                 .object()
                 .map(Attributes::stored)
                 .ok_or_else(|| self.corrupt("attributes"))?,
-            roles: self
-                .roles
-                .names()
-                .and_then(|names| Roles::parse(names).ok())
-                .ok_or_else(|| self.corrupt("roles"))?,
+            roles: self.roles.roles().ok_or_else(|| self.corrupt("roles"))?,
             session_limit: SessionLimitOverride {
                 max: max.map_err(|_| self.corrupt("max_sessions"))?,
                 on_limit,

@@ -249,13 +249,22 @@ pub(super) async fn renew_authentication(
     user: UserId,
     session: SessionId,
     now: Timestamp,
-) -> StoreResult<bool> {
+) -> Result<bool, Fault> {
     let open = sessions::table
         .find(DbId(session.as_uuid()))
         .filter(sessions::user_id.eq(DbId(user.as_uuid())))
         .filter(sessions::closed_at.is_null());
-    let renewed = diesel::update(open).set(sessions::authenticated_at.eq(DbTime(now)));
-    Ok(renewed.execute(conn).await.map_err(from_diesel)? > 0)
+    let older = open.filter(sessions::authenticated_at.lt(DbTime(now)));
+    let renewed = diesel::update(older).set(sessions::authenticated_at.eq(DbTime(now)));
+    if renewed.execute(conn).await? > 0 {
+        return Ok(true);
+    }
+    // A proof from a later moment stands there already; the session still has to be open.
+    Ok(!open
+        .select(sessions::id)
+        .load::<DbId>(conn)
+        .await?
+        .is_empty())
 }
 
 /// Sessions by ascending id, each in a statement that changes nothing unless it moves time forward.

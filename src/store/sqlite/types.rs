@@ -99,9 +99,10 @@ impl DbRoles {
         format!("%\"{literal}\"%")
     }
 
-    /// The names, if they are a list of texts.
-    pub(super) fn names(&self) -> Option<Vec<String>> {
-        serde_json::from_str(&self.0).ok()
+    /// The roles, if they are a list of names.
+    pub(super) fn roles(&self) -> Option<Roles> {
+        let names: Vec<String> = serde_json::from_str(&self.0).ok()?;
+        Roles::parse(names).ok()
     }
 }
 

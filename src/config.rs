@@ -1,0 +1,360 @@
+//! The settings of the server: read from layers, composed of the sections that the modules own.
+//!
+//! Each knob is a field of the module that obeys it; here stand only those that belong to the process
+//! as a whole, what the environments allow, and where secrets are read from.
+
+mod files;
+mod layers;
+mod print;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::files::{lock_folder_of, make_secret, read_secret, replace_secret};
+pub use self::layers::{DEFAULTS, Sources, variable};
+use crate::{
+    accounts::AccountPolicy,
+    clock::Timestamp,
+    entropy::Entropy,
+    http::HttpSettings,
+    model::account::AttributeRules,
+    passwords::PasswordPolicy,
+    secret::SecretString,
+    sessions::SessionPolicy,
+    setting::BadSetting,
+    store::settings::{Backend, DatabaseSettings, Synchronous},
+    tokens::{KeyAlgorithm, KeyRing, TokenSettings, keys::KeyFile},
+};
+
+/// Where the server stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// Makes what is missing by itself.
+    Development,
+    /// Allows weak password hashing.
+    Test,
+    /// Refuses weak and missing secrets.
+    Production,
+}
+
+impl Environment {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Test => "test",
+            Self::Production => "production",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::Development, Self::Test, Self::Production]
+            .into_iter()
+            .find(|e| e.as_str() == name)
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// For whom log lines are written.
+    pub format: LogFormat,
+    /// The least important lines written.
+    pub level: LogLevel,
+}
+
+/// For whom log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// People in development and at a terminal, machines otherwise.
+    Auto,
+    /// People.
+    Pretty,
+    /// Machines.
+    Json,
+}
+
+/// How important a log line must be to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// All settings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the server stands.
+    pub environment: Environment,
+    /// The address under which clients reach it.
+    pub public_url: String,
+    /// `[http]`.
+    pub http: HttpSettings,
+    /// `[database]`.
+    pub database: DatabaseSettings,
+    /// `[sessions]`.
+    pub sessions: SessionPolicy,
+    /// `[tokens]`.
+    pub tokens: TokenSettings,
+    /// `[passwords]`.
+    pub passwords: PasswordPolicy,
+    /// `[accounts]`.
+    pub accounts: AccountPolicy,
+    /// `[log]`.
+    pub log: LogSettings,
+}
+
+impl Settings {
+    /// Reads the layers and the files that hold secrets, without judging what the settings say:
+    /// that is [`Self::check`].
+    ///
+    /// # Errors
+    /// [`BadSetting`] for what cannot be read, is not known or is of a wrong type.
+    pub fn load(sources: &Sources) -> Result<Self, BadSetting> {
+        let mut settings: Self = sources.read()?;
+        let database = &mut settings.database;
+        let urls = [
+            (
+                "database.postgres.url",
+                &mut database.postgres.url,
+                &database.postgres.url_file,
+            ),
+            (
+                "database.mongodb.url",
+                &mut database.mongodb.url,
+                &database.mongodb.url_file,
+            ),
+        ];
+        for (key, url, file) in urls.into_iter().filter(|(_, _, file)| !file.is_empty()) {
+            if !url.is_empty() {
+                let problem = format!("is set together with {key}_file");
+                return Err(BadSetting::new(key, problem, "set only one of the two"));
+            }
+            let text = read_secret(&format!("{key}_file"), Path::new(file))?;
+            *url = SecretString::from(text.expose().trim_end_matches(['\r', '\n']));
+        }
+        Ok(settings)
+    }
+
+    /// Judges the settings, each and together, without touching anything but them.
+    ///
+    /// # Errors
+    /// The first [`BadSetting`].
+    pub fn check(&self) -> Result<(), BadSetting> {
+        self.check_public_url()?;
+        self.http.check()?;
+        self.database.check()?;
+        self.sessions.check()?;
+        self.tokens.check()?;
+        self.passwords
+            .check(self.environment == Environment::Test)?;
+        if self.environment == Environment::Production {
+            self.check_production()?;
+        }
+        Ok(())
+    }
+
+    fn check_public_url(&self) -> Result<(), BadSetting> {
+        let bad = |problem: &str, remedy: &str| {
+            let problem = format!("`{}` {problem}", self.public_url);
+            Err(BadSetting::new("public_url", problem, remedy))
+        };
+        let example = "write it as https://auth.example.org";
+        let parsed: Option<poem::http::Uri> = self.public_url.parse().ok();
+        let Some(uri) = parsed else {
+            return bad("is not a URL", example);
+        };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return bad("is not an http or https URL", example);
+        };
+        if !["http", "https"].contains(&scheme) {
+            return bad("is not an http or https URL", example);
+        }
+        if authority.as_str().contains('@')
+            || uri.query().is_some()
+            || self.public_url.contains('#')
+        {
+            return bad("has a user name, a query or a fragment", example);
+        }
+        if self.public_url.ends_with('/') {
+            return bad("ends with a slash", "take the slash away");
+        }
+        if self.environment == Environment::Production
+            && scheme == "http"
+            && !is_own_machine(authority.host())
+        {
+            return bad("is plain text", "use https:// in production");
+        }
+        Ok(())
+    }
+
+    fn check_production(&self) -> Result<(), BadSetting> {
+        let addresses = [
+            ("http.listen", &self.http.listen),
+            ("http.admin_listen", &self.http.admin_listen),
+        ];
+        for (key, address) in addresses {
+            let host = address.rsplit_once(':').map(|(host, _)| host);
+            let public = host.is_some_and(|host| !is_own_machine(host));
+            if public && !self.http.behind_proxy {
+                return Err(BadSetting::new(
+                    key,
+                    format!("{address} takes plain text from other machines"),
+                    "listen on 127.0.0.1, or put a TLS proxy in front and set http.behind_proxy = true",
+                ));
+            }
+        }
+        if self.database.backend == Backend::Sqlite
+            && self.database.sqlite.synchronous != Synchronous::Full
+        {
+            return Err(BadSetting::new(
+                "database.sqlite.synchronous",
+                "may lose acknowledged changes in a power cut",
+                "set it to full in production",
+            ));
+        }
+        if self.tokens.key.is_empty() && self.tokens.key_file.is_empty() {
+            return Err(self.no_key());
+        }
+        Ok(())
+    }
+
+    fn no_key(&self) -> BadSetting {
+        BadSetting::new(
+            "tokens.key",
+            "is missing, and so is tokens.key_file",
+            "run `doorward key new --file token-keys.json` and set tokens.key_file to that file",
+        )
+    }
+
+    /// The key file that is used, or would be made: the one named, or the one beside the SQLite file
+    /// in development. None where a single key is set, or none at all.
+    #[must_use]
+    pub fn key_file(&self) -> Option<PathBuf> {
+        if !self.tokens.key_file.is_empty() {
+            return Some(PathBuf::from(&self.tokens.key_file));
+        }
+        let beside = self.tokens.key.is_empty()
+            && self.environment == Environment::Development
+            && self.database.backend == Backend::Sqlite;
+        beside.then(|| self.database.sqlite.path.with_file_name("token-keys.json"))
+    }
+
+    /// The keys of access tokens. Production refuses guessable ones.
+    ///
+    /// # Errors
+    /// [`BadSetting`] for `tokens.key` or `tokens.key_file`.
+    pub fn key_ring(&self) -> Result<KeyRing, BadSetting> {
+        let (key, keys) = if self.tokens.key.is_empty() {
+            let path = self.key_file().ok_or_else(|| self.no_key())?;
+            (
+                "tokens.key_file",
+                KeyFile::parse(read_secret("tokens.key_file", &path)?.expose())?,
+            )
+        } else {
+            ("tokens.key", KeyFile::single(&self.tokens.key)?)
+        };
+        if let Some((kid, why)) = keys
+            .guessable()
+            .filter(|_| self.environment == Environment::Production)
+        {
+            return Err(BadSetting::new(
+                key,
+                format!("key `{kid}` can be guessed: {why}"),
+                "make one with `doorward key new` or `openssl rand -base64 32`",
+            ));
+        }
+        match key {
+            "tokens.key" => KeyRing::single(&self.tokens.key),
+            _ => KeyRing::from_file(&keys),
+        }
+    }
+
+    /// Makes the key file beside the SQLite file in development, if it is not there.
+    ///
+    /// # Errors
+    /// [`BadSetting`] for `tokens.key_file` when it cannot be made.
+    pub fn make_missing_key(
+        &self,
+        now: Timestamp,
+        entropy: &dyn Entropy,
+    ) -> Result<(), BadSetting> {
+        let path = match self.key_file() {
+            Some(path) if self.tokens.key_file.is_empty() && !path.exists() => path,
+            _ => return Ok(()),
+        };
+        let bad = |problem: String| {
+            let problem = format!("{} cannot be made: {problem}", path.display());
+            BadSetting::new("tokens.key_file", problem, "check the folder's permissions")
+        };
+        let mut keys = KeyFile::default();
+        keys.add(KeyAlgorithm::Hs256, now, now, entropy)
+            .map_err(|e| bad(e.to_string()))?;
+        make_secret(&path, &keys.to_text()).map_err(|e| bad(e.to_string()))
+    }
+
+    /// The application's rules for attributes.
+    ///
+    /// # Errors
+    /// [`BadSetting`] for `accounts.attributes_schema`.
+    pub fn attribute_rules(&self) -> Result<AttributeRules, BadSetting> {
+        let path = &self.accounts.attributes_schema;
+        if path.is_empty() {
+            return Ok(AttributeRules::default());
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let problem = format!("{path} cannot be read: {e}");
+            BadSetting::new(
+                "accounts.attributes_schema",
+                problem,
+                "check its name and permissions",
+            )
+        })?;
+        AttributeRules::from_schema(&text)
+    }
+
+    /// The `iss` of access tokens.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        if self.tokens.issuer.is_empty() {
+            &self.public_url
+        } else {
+            &self.tokens.issuer
+        }
+    }
+
+    /// All settings as TOML, secrets as `***`.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        print::to_toml(self)
+    }
+}
+
+/// Whether a host of a URL is this machine itself.
+fn is_own_machine(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost"
+        || bare.ends_with(".localhost")
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}

@@ -1,0 +1,137 @@
+//! The API's documents: one OpenAPI description and three ways to read it, all from the binary.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use poem::{
+    Endpoint, IntoResponse, Request, Response, Route,
+    endpoint::BoxEndpoint,
+    http::{HeaderMap, HeaderValue, Method, header},
+    web::Html,
+};
+use poem_openapi::{
+    LicenseObject, OpenApi, OpenApiService, ServerObject,
+    registry::{MetaApi, Registry},
+};
+
+use super::Api;
+
+const DESCRIPTION: &str = "A stateful session server. Every request decodes the access token and then looks its \
+    session up in the database, so that a logout, a revocation or a deactivated account is obeyed on the very next \
+    request.\n\nErrors are `application/problem+json` (RFC 9457); `code` is the stable name to program against.";
+
+/// What one page of documents may load: only what stands in it.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; \
+    style-src 'unsafe-inline'; img-src 'self' data: blob:; font-src data:; connect-src 'self'; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
+/// The description of an API without the API: nothing has to run to write it down.
+struct Described<T>(PhantomData<T>);
+
+impl<T: OpenApi> OpenApi for Described<T> {
+    fn meta() -> Vec<MetaApi> {
+        T::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn add_routes(
+        self,
+        _: &mut std::collections::HashMap<
+            String,
+            std::collections::HashMap<Method, BoxEndpoint<'static>>,
+        >,
+    ) {
+    }
+}
+
+fn service(public_url: &str) -> OpenApiService<Described<Api>, ()> {
+    OpenApiService::new(
+        Described::<Api>(PhantomData),
+        "Doorward",
+        env!("CARGO_PKG_VERSION"),
+    )
+    .description(DESCRIPTION)
+    .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
+    .server(ServerObject::new(public_url))
+}
+
+/// The OpenAPI description as JSON.
+#[must_use]
+pub fn openapi_document(public_url: &str) -> String {
+    service(public_url).spec()
+}
+
+/// `/openapi.json`, `/docs`, `/redoc` and `/scalar`.
+pub(super) fn mount(route: Route, public_url: &str) -> Route {
+    // The pages call the node that they came from, whatever it is called outside.
+    let here = service("/");
+    let redoc = here.redoc_html();
+    // Redoc's template asks a font service of somebody else for its letters; the system's will do.
+    let redoc = redoc
+        .lines()
+        .filter(|line| !line.contains("fonts.googleapis.com"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    route
+        .at(
+            "/openapi.json",
+            Document::json(openapi_document(public_url)),
+        )
+        .at("/docs", Document::page(here.swagger_ui_html()))
+        .at("/redoc", Document::page(redoc))
+        .at("/scalar", Document::page(here.scalar_html()))
+}
+
+/// A text that never changes while the process runs.
+struct Document {
+    text: Arc<str>,
+    is_page: bool,
+}
+
+impl Document {
+    fn json(text: String) -> Self {
+        Self {
+            text: text.into(),
+            is_page: false,
+        }
+    }
+
+    fn page(text: String) -> Self {
+        Self {
+            text: text.into(),
+            is_page: true,
+        }
+    }
+}
+
+impl Endpoint for Document {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return Err(poem::error::MethodNotAllowedError.into());
+        }
+        let mut response = if self.is_page {
+            Html(self.text.to_string()).into_response()
+        } else {
+            self.text
+                .to_string()
+                .with_content_type("application/json")
+                .into_response()
+        };
+        let headers: &mut HeaderMap = response.headers_mut();
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=300"),
+        );
+        if self.is_page {
+            headers.insert(
+                header::CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static(PAGE_POLICY),
+            );
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,175 @@
+//! `/v1/auth/me` and `/v1/auth/sessions`: what users see and change about themselves.
+
+use poem_openapi::{
+    Object, OpenApi,
+    param::Path,
+    types::{Example, MaybeUndefined},
+};
+use uuid::Uuid;
+
+use super::{
+    Tag,
+    auth_api::PasswordProof,
+    body::JsonBody,
+    dto::{AttributesDto, SessionList, UserDto, example_attributes, to_map},
+    problem::{Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, GUARDED, INVALID, NOT_FOUND},
+};
+use crate::{auth::Auth, model::account::ProfileChange, sessions::CurrentUser};
+
+pub(super) struct MeApi(pub(super) Auth);
+
+/// What to change; a field that is not given stays as it is.
+#[derive(Object)]
+#[oai(example, deny_unknown_fields)]
+struct ProfileRequest {
+    /// A new user name; null removes it.
+    username: MaybeUndefined<String>,
+    /// New attributes in place of all the old ones; null removes them all.
+    attributes: MaybeUndefined<AttributesDto>,
+}
+
+impl Example for ProfileRequest {
+    fn example() -> Self {
+        Self {
+            username: MaybeUndefined::Value("ann".to_owned()),
+            attributes: MaybeUndefined::Value(example_attributes()),
+        }
+    }
+}
+
+/// `Some(None)` is an explicit null.
+pub(super) fn given<T>(field: MaybeUndefined<T>) -> Option<Option<T>> {
+    match field {
+        MaybeUndefined::Undefined => None,
+        MaybeUndefined::Null => Some(None),
+        MaybeUndefined::Value(value) => Some(Some(value)),
+    }
+}
+
+pub(super) fn profile_change(
+    username: MaybeUndefined<String>,
+    attributes: MaybeUndefined<AttributesDto>,
+) -> ProfileChange {
+    let attributes = given(attributes).map(|given| to_map(given.unwrap_or_default()));
+    ProfileChange {
+        username: given(username),
+        attributes,
+    }
+}
+
+/// The current password and a new one.
+#[derive(Object)]
+#[oai(example, deny_unknown_fields)]
+struct ChangePasswordRequest {
+    /// The current password.
+    current_password: String,
+    /// The new one; the same rules as at registration.
+    new_password: String,
+}
+
+impl Example for ChangePasswordRequest {
+    fn example() -> Self {
+        Self {
+            current_password: "correct horse battery staple".to_owned(),
+            new_password: "another horse entirely".to_owned(),
+        }
+    }
+}
+
+#[OpenApi(prefix_path = "/v1/auth", tag = "Tag::Me")]
+impl MeApi {
+    /// Who am I
+    ///
+    /// The user as it is in the database at this moment.
+    #[oai(path = "/me", method = "get", operation_id = "get_me")]
+    async fn me(&self, caller: CurrentUser) -> Result<Answer<200, UserDto>, Fails<GUARDED>> {
+        Ok(Answer((&caller.user).into()))
+    }
+
+    /// Change my name or attributes
+    #[oai(path = "/me", method = "patch", operation_id = "update_me")]
+    async fn update(
+        &self,
+        caller: CurrentUser,
+        body: JsonBody<ProfileRequest>,
+    ) -> Result<Answer<200, UserDto>, Fails<{ GUARDED | BODY | CONFLICT | INVALID }>> {
+        let change = profile_change(body.0.username, body.0.attributes);
+        let user = self
+            .0
+            .accounts()
+            .update_profile(&caller.user, change)
+            .await?;
+        Ok(Answer((&user).into()))
+    }
+
+    /// Change my password
+    ///
+    /// All other sessions end; this one stays.
+    #[oai(
+        path = "/me/password",
+        method = "post",
+        operation_id = "change_password"
+    )]
+    async fn change_password(
+        &self,
+        caller: CurrentUser,
+        body: JsonBody<ChangePasswordRequest>,
+    ) -> Result<Done, Fails<{ GUARDED | BODY | FORBIDDEN | INVALID }>> {
+        let (current, new) = (body.0.current_password.into(), body.0.new_password.into());
+        self.0
+            .accounts()
+            .change_password(caller.user.id, caller.session_id, &current, &new)
+            .await?;
+        Ok(Done)
+    }
+
+    /// Deactivate my account
+    ///
+    /// The account keeps its data, all its sessions end and it cannot log in any more. The last active
+    /// administrator cannot do this.
+    #[oai(
+        path = "/me/deactivate",
+        method = "post",
+        operation_id = "deactivate_me"
+    )]
+    async fn deactivate(
+        &self,
+        caller: CurrentUser,
+        body: JsonBody<PasswordProof>,
+    ) -> Result<Done, Fails<{ GUARDED | BODY | FORBIDDEN | CONFLICT }>> {
+        self.0
+            .accounts()
+            .deactivate_self(caller.user.id, &body.0.password.into())
+            .await?;
+        Ok(Done)
+    }
+
+    /// My sessions
+    ///
+    /// Live ones, newest first.
+    #[oai(path = "/sessions", method = "get", operation_id = "list_my_sessions")]
+    async fn sessions(
+        &self,
+        caller: CurrentUser,
+    ) -> Result<Answer<200, SessionList>, Fails<GUARDED>> {
+        let sessions = self.0.sessions().list(caller.user.id).await?;
+        Ok(Answer(SessionList::new(&sessions, Some(caller.session_id))))
+    }
+
+    /// End one of my sessions
+    ///
+    /// Ending one that has ended is no error.
+    #[oai(
+        path = "/sessions/:id",
+        method = "delete",
+        operation_id = "end_my_session"
+    )]
+    async fn end_session(
+        &self,
+        caller: CurrentUser,
+        id: Path<Uuid>,
+    ) -> Result<Done, Fails<{ GUARDED | NOT_FOUND }>> {
+        self.0.sessions().end(&caller, id.0.into()).await?;
+        Ok(Done)
+    }
+}

@@ -1,0 +1,510 @@
+//! Every error there is, as one table and one body (RFC 9457).
+//!
+//! [`Problem`] is what a client sees; the table from [`AuthError`] has no catch-all arm, so a new error
+//! cannot be forgotten. Rendering needs the request's id and is done once, by the outermost layer.
+
+use poem::{
+    IntoResponse, Response,
+    error::ResponseError,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+};
+use poem_openapi::{
+    ApiResponse, Object,
+    payload::{Json, Payload},
+    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+    types::{ToJSON, Type},
+};
+
+use crate::{
+    error::{AuthError, FieldError},
+    ids::RequestId,
+    model::session::CloseReason,
+    store::StoreError,
+};
+
+/// Seconds after which a client may ask again when we could not answer.
+const RETRY_AFTER: u32 = 1;
+
+/// An error as a client sees it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .0.code)]
+pub struct Problem(Box<Facts>);
+
+#[derive(Debug, Clone)]
+struct Facts {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the log says; never sent.
+    cause: Option<String>,
+}
+
+impl Problem {
+    /// A problem with a stable code, a short title and a sentence for people.
+    #[must_use]
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        let detail = detail.into();
+        Self(Box::new(Facts {
+            status,
+            code,
+            title,
+            detail,
+            errors: Vec::new(),
+            headers: Vec::new(),
+            cause: None,
+        }))
+    }
+
+    pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, "Bad request", detail)
+    }
+
+    pub(super) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.0.errors = errors;
+        self
+    }
+
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.push((name, value));
+        self
+    }
+
+    fn because(mut self, cause: impl Into<String>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// The database, or this node, cannot answer now.
+    pub(super) fn unavailable(code: &'static str, title: &'static str, detail: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
+    }
+
+    pub(super) fn internal(cause: impl Into<String>) -> Self {
+        let detail = "The server failed; the request id helps its operator to find out why.";
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Internal error",
+            detail,
+        )
+        .because(cause)
+    }
+
+    /// 401 as RFC 6750 §3 wants it: without credentials the challenge names no error.
+    fn unauthorized(code: &'static str, title: &'static str, detail: &str) -> Self {
+        let challenge = match code {
+            "unauthenticated" | "bad_credentials" => "Bearer",
+            _ => "Bearer error=\"invalid_token\"",
+        };
+        Self::new(StatusCode::UNAUTHORIZED, code, title, detail).with_header(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(challenge),
+        )
+    }
+
+    /// The answer, with everything a client may know.
+    #[must_use]
+    pub fn render(&self, request_id: RequestId) -> Response {
+        let body = ProblemBody {
+            r#type: "about:blank".to_owned(),
+            title: self.0.title.to_owned(),
+            status: self.0.status.as_u16(),
+            detail: self.0.detail.clone(),
+            code: self.0.code.to_owned(),
+            request_id: request_id.to_string(),
+            errors: (!self.0.errors.is_empty())
+                .then(|| self.0.errors.iter().map(ProblemField::from).collect()),
+        };
+        let mut response = Json(body).into_response();
+        response.set_status(self.0.status);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        for (name, value) in &self.0.headers {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+        response
+    }
+
+    /// Logs the problem once: ours as errors with their cause, the client's quietly.
+    pub(super) fn log(&self) {
+        let (status, code) = (self.0.status.as_u16(), self.0.code);
+        if let Some(cause) = &self.0.cause {
+            tracing::error!(status, code, cause, "request failed");
+        } else {
+            tracing::debug!(status, code, "request refused");
+        }
+    }
+}
+
+impl ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        self.0.status
+    }
+}
+
+impl From<AuthError> for Problem {
+    #[expect(clippy::too_many_lines, reason = "one table, one place")]
+    fn from(error: AuthError) -> Self {
+        use AuthError as E;
+        use StatusCode as S;
+        let text = error.to_string();
+        match error {
+            E::BadCredentials => Self::unauthorized(
+                "bad_credentials",
+                "Login failed",
+                "The name or the password is wrong.",
+            ),
+            E::WrongPassword => Self::new(
+                S::FORBIDDEN,
+                "wrong_password",
+                "Wrong password",
+                "The current password is wrong.",
+            ),
+            E::AccountDeactivated => Self::new(
+                S::FORBIDDEN,
+                "account_deactivated",
+                "Account deactivated",
+                "This account is deactivated; ask an administrator to activate it.",
+            ),
+            E::SessionLimit { open } => {
+                let detail = format!(
+                    "{open} sessions are open and no more are allowed; log out elsewhere first."
+                );
+                Self::new(S::CONFLICT, "session_limit", "Too many sessions", detail)
+            }
+            E::EmailTaken => Self::new(
+                S::CONFLICT,
+                "email_taken",
+                "Address taken",
+                "Another account has this e-mail address.",
+            ),
+            E::UsernameTaken => Self::new(
+                S::CONFLICT,
+                "username_taken",
+                "User name taken",
+                "Another account has this user name.",
+            ),
+            E::Invalid(errors) => {
+                let detail = "Some fields break a rule; `errors` names each of them.";
+                Self::new(
+                    S::UNPROCESSABLE_ENTITY,
+                    "invalid_input",
+                    "Invalid input",
+                    detail,
+                )
+                .with_errors(errors)
+            }
+            E::NoCredentials => Self::unauthorized(
+                "unauthenticated",
+                "Not logged in",
+                "This request needs `Authorization: Bearer` with an access token.",
+            ),
+            E::TokenInvalid(_) => Self::unauthorized(
+                "token_invalid",
+                "Invalid token",
+                "The access token is not one of this server.",
+            ),
+            E::TokenExpired => Self::unauthorized(
+                "token_expired",
+                "Token expired",
+                "The access token is past its time.",
+            ),
+            E::SessionEnded(reason) => session_ended(reason),
+            E::SessionUnknown => Self::unauthorized(
+                "session_unknown",
+                "Session unknown",
+                "The session of this token does not exist any more.",
+            ),
+            E::RoleRequired(role) => Self::new(
+                S::FORBIDDEN,
+                "role_required",
+                "Not allowed",
+                format!("This needs the role `{role}`."),
+            ),
+            E::NotFound(what) => Self::new(
+                S::NOT_FOUND,
+                "not_found",
+                "Not found",
+                format!("There is no such {what}."),
+            ),
+            E::LastAdmin => {
+                let detail = "The last active administrator can be neither demoted nor deactivated; make another one first.";
+                Self::new(S::CONFLICT, "last_admin", "Last administrator", detail)
+            }
+            E::LinkRefused => Self::bad_request(
+                "link_invalid",
+                "The link is unknown, used or past its time; ask for a new one.",
+            ),
+            E::Overloaded(_) => Self::unavailable(
+                "overloaded",
+                "Overloaded",
+                "Too much is waiting; try again in a moment.",
+            )
+            .because(text),
+            E::Store(StoreError::Unavailable(_)) => {
+                let detail = "The database cannot answer now; nothing is known about this request. Try again in a moment.";
+                Self::unavailable("database_unavailable", "Database unavailable", detail)
+                    .because(text)
+            }
+            E::Store(StoreError::Corrupt { .. } | StoreError::Driver(_)) | E::Internal(_) => {
+                Self::internal(text)
+            }
+        }
+    }
+}
+
+/// What each dead session answers.
+fn session_ended(reason: CloseReason) -> Problem {
+    let (code, title, detail) = match reason {
+        CloseReason::LoggedOut => (
+            "logged_out",
+            "Logged out",
+            "This session was ended by its user.",
+        ),
+        CloseReason::Revoked | CloseReason::LimitLowered => (
+            "session_revoked",
+            "Session revoked",
+            "This session was revoked.",
+        ),
+        CloseReason::Replaced => (
+            "session_replaced",
+            "Session replaced",
+            "A newer login has taken this session's place.",
+        ),
+        CloseReason::PasswordChanged => (
+            "password_changed",
+            "Password changed",
+            "The password was changed; log in with the new one.",
+        ),
+        CloseReason::AccountDeactivated => (
+            "account_deactivated",
+            "Account deactivated",
+            "This account is deactivated.",
+        ),
+        CloseReason::Expired => (
+            "session_expired",
+            "Session expired",
+            "This session has reached its end; log in again.",
+        ),
+        CloseReason::Idle => (
+            "session_idle",
+            "Session idle",
+            "This session was not used for too long; log in again.",
+        ),
+    };
+    Problem::unauthorized(code, title, detail)
+}
+
+const CONTENT_TYPE: &str = "application/problem+json";
+
+/// An error (RFC 9457). `code` is the stable name to program against.
+#[derive(Debug, Object)]
+#[oai(rename = "Problem")]
+struct ProblemBody {
+    /// Always `about:blank`; `code` tells problems apart.
+    r#type: String,
+    /// A short name of the problem.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong and what to do, for people.
+    detail: String,
+    /// The stable name of the problem.
+    code: String,
+    /// Names this request in the server's log.
+    request_id: String,
+    /// Each field that breaks a rule.
+    #[oai(skip_serializing_if_is_none)]
+    errors: Option<Vec<ProblemField>>,
+}
+
+/// A field that breaks a rule.
+#[derive(Debug, Object)]
+struct ProblemField {
+    /// The field's name as the client wrote it.
+    field: String,
+    /// The stable name of the rule.
+    code: String,
+    /// The rule, for people; never repeats the value.
+    detail: String,
+}
+
+impl From<&FieldError> for ProblemField {
+    fn from(error: &FieldError) -> Self {
+        Self {
+            field: error.field.clone(),
+            code: error.code.to_owned(),
+            detail: error.detail.clone(),
+        }
+    }
+}
+
+/// 400: the request is not well formed.
+pub(super) const MALFORMED: u32 = 1;
+/// 401: not logged in, or not any more.
+pub(super) const UNAUTHORIZED: u32 = 1 << 1;
+/// 403: logged in, but not allowed.
+pub(super) const FORBIDDEN: u32 = 1 << 2;
+/// 404: no such thing.
+pub(super) const NOT_FOUND: u32 = 1 << 3;
+/// 409: contradicts what is there.
+pub(super) const CONFLICT: u32 = 1 << 4;
+/// 413 and 415: the body is too large or not JSON.
+pub(super) const BODY: u32 = 1 << 5 | MALFORMED;
+/// 422: a field breaks a rule.
+pub(super) const INVALID: u32 = 1 << 6;
+/// 500 and 503: we failed, or the database is away.
+pub(super) const OURS: u32 = 1 << 7;
+/// What any protected operation can answer.
+pub(super) const GUARDED: u32 = MALFORMED | UNAUTHORIZED | OURS;
+/// What any administrator's operation can answer.
+pub(super) const ADMIN: u32 = GUARDED | FORBIDDEN;
+
+/// Which problems an operation can answer, for its documentation; carries the one that it does.
+#[derive(Debug)]
+pub(super) struct Fails<const SET: u32>(Problem);
+
+impl<const SET: u32, E: Into<Problem>> From<E> for Fails<SET> {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl<const SET: u32> From<Fails<SET>> for poem::Error {
+    fn from(Fails(problem): Fails<SET>) -> Self {
+        problem.into()
+    }
+}
+
+impl<const SET: u32> ApiResponse for Fails<SET> {
+    fn meta() -> MetaResponses {
+        let documented = [
+            (MALFORMED, 400, "The request is not well formed."),
+            (
+                UNAUTHORIZED,
+                401,
+                "Not logged in, or not any more; `code` says why.",
+            ),
+            (FORBIDDEN, 403, "Not allowed."),
+            (
+                NOT_FOUND,
+                404,
+                "There is no such thing, or it is not the caller's.",
+            ),
+            (CONFLICT, 409, "Contradicts what is there."),
+            (1 << 5, 413, "The body is too large."),
+            (
+                1 << 5,
+                415,
+                "The body is not of the content type that is asked for.",
+            ),
+            (INVALID, 422, "A field breaks a rule; `errors` names each."),
+            (OURS, 500, "The server failed."),
+            (
+                OURS,
+                503,
+                "The database is away or too much is waiting; `Retry-After` says when to ask again.",
+            ),
+        ];
+        let responses = documented.into_iter().filter(|(bit, _, _)| SET & bit != 0);
+        MetaResponses {
+            responses: responses
+                .map(|(_, status, description)| MetaResponse {
+                    description,
+                    status: Some(status),
+                    status_range: None,
+                    content: vec![MetaMediaType {
+                        content_type: CONTENT_TYPE,
+                        schema: ProblemBody::schema_ref(),
+                    }],
+                    headers: vec![],
+                })
+                .collect(),
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        ProblemBody::register(registry);
+    }
+}
+
+/// A JSON answer with its status.
+#[derive(Debug)]
+pub(super) struct Answer<const STATUS: u16, T>(pub(super) T);
+
+impl<const STATUS: u16, T: ToJSON> IntoResponse for Answer<STATUS, T> {
+    fn into_response(self) -> Response {
+        let mut response = Json(self.0).into_response();
+        response.set_status(StatusCode::from_u16(STATUS).unwrap_or_default());
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        response
+    }
+}
+
+impl<const STATUS: u16, T: ToJSON> ApiResponse for Answer<STATUS, T> {
+    fn meta() -> MetaResponses {
+        let description = if STATUS == 201 {
+            "Made."
+        } else {
+            "Done; the answer is here."
+        };
+        let content = vec![MetaMediaType {
+            content_type: "application/json",
+            schema: T::schema_ref(),
+        }];
+        let response = MetaResponse {
+            description,
+            status: Some(STATUS),
+            status_range: None,
+            content,
+            headers: vec![],
+        };
+        MetaResponses {
+            responses: vec![response],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        <Json<T> as Payload>::register(registry);
+    }
+}
+
+/// 204: done, and there is nothing to say.
+#[derive(Debug)]
+pub(super) struct Done;
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        StatusCode::NO_CONTENT.into()
+    }
+}
+
+impl ApiResponse for Done {
+    fn meta() -> MetaResponses {
+        let response = MetaResponse {
+            description: "Done.",
+            status: Some(204),
+            status_range: None,
+            content: vec![],
+            headers: vec![],
+        };
+        MetaResponses {
+            responses: vec![response],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}

@@ -1,0 +1,167 @@
+//! What operators and their tools ask: is it alive, is it ready, what is it.
+
+use poem::http::StatusCode;
+use poem_openapi::{Object, OpenApi, types::Example};
+use serde_json::Value;
+
+use super::{
+    Tag,
+    problem::{Answer, Fails, OURS, Problem},
+};
+use crate::{auth::Auth, clock::Span};
+
+/// A node further than this from the database's time judges sessions wrongly.
+const LARGEST_SKEW: Span = Span::secs(2);
+
+pub(super) struct SystemApi {
+    pub(super) auth: Auth,
+    /// Whether the documents are served beside the API.
+    pub(super) docs: bool,
+}
+
+/// What this is and where to go on.
+#[derive(Object)]
+#[oai(example)]
+struct Welcome {
+    /// Always `doorward`.
+    name: String,
+    /// The interactive documents, where they are served.
+    docs: Option<String>,
+    /// The machine-readable document, where it is served.
+    openapi: Option<String>,
+    /// Whether this node is ready.
+    health: String,
+}
+
+impl Welcome {
+    fn new(docs: bool) -> Self {
+        Self {
+            name: "doorward".to_owned(),
+            docs: docs.then(|| "/docs".to_owned()),
+            openapi: docs.then(|| "/openapi.json".to_owned()),
+            health: "/health".to_owned(),
+        }
+    }
+}
+
+impl Example for Welcome {
+    fn example() -> Self {
+        Self::new(true)
+    }
+}
+
+/// How this node is.
+#[derive(Object)]
+#[oai(example)]
+struct Health {
+    /// `alive` or `ready`.
+    status: String,
+}
+
+impl Example for Health {
+    fn example() -> Self {
+        Self {
+            status: "ready".to_owned(),
+        }
+    }
+}
+
+#[OpenApi(tag = "Tag::System")]
+impl SystemApi {
+    /// What this is
+    #[oai(path = "/", method = "get", operation_id = "welcome")]
+    async fn welcome(&self) -> Result<Answer<200, Welcome>, Fails<OURS>> {
+        Ok(Answer(Welcome::new(self.docs)))
+    }
+
+    /// Is it alive
+    ///
+    /// Asks nobody: as long as the process answers, it is.
+    #[oai(path = "/health", method = "get", operation_id = "health")]
+    async fn health(&self) -> Result<Answer<200, Health>, Fails<OURS>> {
+        Ok(Answer(Health {
+            status: "alive".to_owned(),
+        }))
+    }
+
+    /// Is it alive
+    ///
+    /// The same as `/health`, for probes that want it here.
+    #[oai(path = "/health/live", method = "get", operation_id = "health_live")]
+    async fn live(&self) -> Result<Answer<200, Health>, Fails<OURS>> {
+        self.health().await
+    }
+
+    /// Is it ready
+    ///
+    /// Asks the database for its time, and refuses when it cannot answer or when this node's clock is
+    /// more than two seconds away from it.
+    #[oai(path = "/health/ready", method = "get", operation_id = "health_ready")]
+    async fn ready(&self) -> Result<Answer<200, Health>, Fails<OURS>> {
+        let before = self.auth.now();
+        let database = self
+            .auth
+            .database_time()
+            .await
+            .map_err(crate::error::AuthError::from)?;
+        let after = self.auth.now();
+        let earliest = before.minus(LARGEST_SKEW);
+        let latest = after.plus(LARGEST_SKEW);
+        if !(earliest..=latest).contains(&database) {
+            let detail = "This node's clock is more than two seconds away from the database's.";
+            return Err(Problem::unavailable("clock_skew", "Clocks differ", detail).into());
+        }
+        Ok(Answer(Health {
+            status: "ready".to_owned(),
+        }))
+    }
+
+    /// Public keys
+    ///
+    /// The keys that access tokens can be checked with (RFC 7517). Empty while only HS256 keys are in
+    /// use. A token that checks is genuine; whether its session lives, only this server can say.
+    #[oai(path = "/.well-known/jwks.json", method = "get", operation_id = "jwks")]
+    async fn jwks(&self) -> Result<Answer<200, Value>, Fails<OURS>> {
+        Ok(Answer(self.auth.jwks().clone()))
+    }
+}
+
+pub(super) struct VersionApi;
+
+/// What runs here.
+#[derive(Object)]
+#[oai(example)]
+struct Version {
+    /// Always `doorward`.
+    name: String,
+    /// The version of the program.
+    version: String,
+}
+
+impl Example for Version {
+    fn example() -> Self {
+        Self {
+            name: "doorward".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+#[OpenApi(tag = "Tag::System")]
+impl VersionApi {
+    /// Which version runs
+    #[oai(path = "/version", method = "get", operation_id = "version")]
+    async fn version(&self) -> Result<Answer<200, Version>, Fails<OURS>> {
+        Ok(Answer(Version::example()))
+    }
+}
+
+/// What a node that is not there answers.
+pub(super) fn not_found() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "Not found",
+        "There is nothing at this path.",
+    )
+}

@@ -1,0 +1,309 @@
+//! The composition root: puts settings, database and routes together, and runs them until told to stop.
+//!
+//! Decides the order in which things start and end. Each reason not to start is one sentence.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use poem::{
+    Endpoint, Server,
+    http::uri::Scheme,
+    listener::Acceptor,
+    web::{LocalAddr, RemoteAddr},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    auth::Auth,
+    clock::{Clock, Span, SystemClock},
+    config::{Environment, Settings},
+    entropy::SystemEntropy,
+    http::ApiOptions,
+    setting::BadSetting,
+    store::{
+        Migrations, Store, StoreResult,
+        open::{Opened, open, unusable},
+        settings::Backend,
+    },
+};
+
+/// How long running requests may take to finish once the server is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long the last writes may take after that.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+/// How often the clock is compared with the database's.
+const CLOCK_EVERY: Duration = Duration::from_secs(60);
+/// A comparison less certain than this is not believed.
+const CLOCK_CERTAIN: Span = Span::secs(2);
+/// A connection on which nothing moves for this long is closed.
+const IDLE_CONNECTION: Duration = Duration::from_secs(75);
+
+/// Runs the server until SIGTERM or SIGINT; `program` is what people type to start it.
+///
+/// # Errors
+/// The first [`BadSetting`] that stops the start.
+pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> {
+    settings.check()?;
+    let (auth, clock) = open_service(&settings).await?;
+    let following = tokio::spawn(follow_database(auth.clone(), Arc::clone(&clock)));
+    let main = bind("http.listen", &settings.http.listen).await?;
+    let admin = match settings.http.admin_listen.as_str() {
+        "" => None,
+        address => Some(bind("http.admin_listen", address).await?),
+    };
+    let stop = stop_on_signals().map_err(|e| {
+        BadSetting::new(
+            "signals",
+            format!("cannot be received: {e}"),
+            "check the system's limits",
+        )
+    })?;
+    announce(&settings, program, &main, admin.as_ref());
+    let open_docs = settings.environment != Environment::Production;
+    let main = run(
+        main,
+        auth.routes(&options(&settings, open_docs)),
+        stop.clone(),
+    );
+    let admin = admin.map(|listener| {
+        run(
+            listener,
+            auth.admin_routes(&options(&settings, true)),
+            stop.clone(),
+        )
+    });
+    match admin {
+        Some(admin) => drop(tokio::join!(main, admin)),
+        None => main.await,
+    }
+    following.abort();
+    shut_down(&auth).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What the routes obey.
+fn options(settings: &Settings, docs: bool) -> ApiOptions {
+    ApiOptions {
+        public_url: settings.public_url.clone(),
+        trusted_proxies: settings.http.trusted_proxies.clone(),
+        max_body_bytes: settings.http.max_body_bytes,
+        docs,
+    }
+}
+
+/// Opens the database, brings or finds its schema up to date, and builds the use cases on it, with a
+/// clock that has just been compared with the database's.
+///
+/// # Errors
+/// The first [`BadSetting`], the database's included.
+pub async fn open_service(settings: &Settings) -> Result<(Auth, Arc<SystemClock>), BadSetting> {
+    let rules = settings.attribute_rules()?;
+    let clock = Arc::new(SystemClock::new());
+    settings.make_missing_key(clock.now(), &SystemEntropy)?;
+    let keys = settings.key_ring()?;
+    let Opened { store, migrations } = open(&settings.database).await?;
+    bring_up_to_date(settings, &*migrations).await?;
+    follow_once(&clock, &*store)
+        .await
+        .map_err(|e| unusable(&settings.database, e))?;
+    let auth = Auth::builder(store, keys)
+        .issuer(settings.issuer(), &settings.tokens.audience)
+        .sessions(settings.sessions.clone())
+        .passwords(settings.passwords.clone())
+        .attribute_rules(rules)
+        .clock(Arc::clone(&clock) as Arc<dyn Clock>)
+        .build()?;
+    Ok((auth, clock))
+}
+
+async fn bring_up_to_date(
+    settings: &Settings,
+    migrations: &dyn Migrations,
+) -> Result<(), BadSetting> {
+    let pending = migrations
+        .pending()
+        .await
+        .map_err(|e| unusable(&settings.database, e))?;
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let by_itself = settings.environment == Environment::Development
+        && settings.database.backend == Backend::Sqlite;
+    if !by_itself && !settings.database.auto_migrate {
+        return Err(BadSetting::new(
+            "database.auto_migrate",
+            format!("is false and the database lacks {}", pending.join(", ")),
+            "run `doorward migrate`, or set it to true",
+        ));
+    }
+    let applied = migrations
+        .apply()
+        .await
+        .map_err(|e| unusable(&settings.database, e))?;
+    tracing::info!(applied = applied.join(", "), "the database is up to date");
+    Ok(())
+}
+
+async fn follow_once(clock: &SystemClock, store: &dyn Store) -> StoreResult<()> {
+    let before = clock.local();
+    let database = store.time().await?;
+    let uncertainty = clock.follow(before, database, clock.local());
+    tracing::debug!(offset_ms = clock.offset_millis(), %uncertainty, "clock compared");
+    Ok(())
+}
+
+/// Keeps the clock on the database's time. While the database is away the last offset stays.
+async fn follow_database(auth: Auth, clock: Arc<SystemClock>) {
+    let mut ticks = tokio::time::interval(CLOCK_EVERY);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let before = clock.local();
+        match auth.database_time().await {
+            Ok(database) => {
+                let after = clock.local();
+                if after <= before.plus(CLOCK_CERTAIN).plus(CLOCK_CERTAIN) {
+                    clock.follow(before, database, after);
+                } else {
+                    tracing::warn!("the database's time took too long to be believed");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the database's time could not be asked for"),
+        }
+    }
+}
+
+async fn bind(key: &str, address: &str) -> Result<Socket, BadSetting> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Socket {
+            address: listener.local_addr()?,
+            listener,
+        })
+    };
+    bound.await.map_err(|e: io::Error| {
+        let problem = format!("{address} cannot be listened on: {e}");
+        BadSetting::new(key, problem, "end what uses it, or choose another address")
+    })
+}
+
+/// A listening socket whose connections send small answers at once.
+struct Socket {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Acceptor for Socket {
+    type Io = TcpStream;
+
+    fn local_addr(&self) -> Vec<LocalAddr> {
+        vec![LocalAddr(self.address.into())]
+    }
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, LocalAddr, RemoteAddr, Scheme)> {
+        let (stream, peer) = match self.listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: asking again at once would only spin.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                return Err(error);
+            }
+        };
+        stream.set_nodelay(true)?;
+        Ok((
+            stream,
+            LocalAddr(self.address.into()),
+            RemoteAddr(peer.into()),
+            Scheme::HTTP,
+        ))
+    }
+}
+
+async fn run(socket: Socket, routes: impl Endpoint + 'static, mut stop: watch::Receiver<bool>) {
+    let told = async move {
+        // A sender that is gone cannot tell any more, so it counts as told.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let ran = Server::new_with_acceptor(socket)
+        .idle_timeout(IDLE_CONNECTION)
+        .run_with_graceful_shutdown(routes, told, Some(GRACE))
+        .await;
+    if let Err(error) = ran {
+        tracing::error!(%error, "the listener failed");
+    }
+}
+
+/// Tells the servers to stop at the first SIGTERM or SIGINT and ends the process at the second.
+fn stop_on_signals() -> io::Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (tell, told) = watch::channel(false);
+    tokio::spawn(async move {
+        either(&mut terminate, &mut interrupt).await;
+        tracing::info!("stopping: running requests may finish");
+        tell.send_replace(true);
+        either(&mut terminate, &mut interrupt).await;
+        std::process::exit(1);
+    });
+    Ok(told)
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Writes down what is still in memory and lets go of the database.
+pub(crate) async fn shut_down(auth: &Auth) {
+    match tokio::time::timeout(LAST_WRITES, auth.shut_down()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "last seen could not be written"),
+        Err(_) => tracing::warn!("the database did not take the last writes in time"),
+    }
+}
+
+/// Tells people where the server is. Not a log line: it goes to standard output.
+fn announce(settings: &Settings, program: &str, main: &Socket, admin: Option<&Socket>) {
+    let mut lines = vec![
+        format!(
+            "Doorward {} ({}, {})",
+            env!("CARGO_PKG_VERSION"),
+            settings.environment,
+            settings.database.backend
+        ),
+        format!("listening on http://{}", main.address),
+    ];
+    if let Some(admin) = admin {
+        lines.push(format!("for operators on http://{}", admin.address));
+    }
+    if settings.environment == Environment::Development {
+        let here = reachable(&main.address.to_string());
+        lines.push(format!("documentation: http://{here}/docs"));
+        lines.push(format!(
+            "first administrator: {program} admin create --email you@example.org --password-stdin"
+        ));
+    }
+    // Nobody may be reading.
+    let _ = writeln!(io::stdout(), "{}", lines.join("\n"));
+}
+
+/// An address at which this machine reaches a listener of its own.
+pub(crate) fn reachable(listening: &str) -> String {
+    let port = listening.rsplit_once(':').map_or("", |(_, port)| port);
+    match listening.strip_suffix(port) {
+        Some("0.0.0.0:") => format!("127.0.0.1:{port}"),
+        Some("[::]:") => format!("[::1]:{port}"),
+        _ => listening.to_owned(),
+    }
+}

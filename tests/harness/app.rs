@@ -1,0 +1,380 @@
+//! Doorward as its users see it: nodes that listen on real sockets, and typed clients.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use doorward::{
+    Auth,
+    clock::{Clock, ManualClock, Timestamp},
+    http::ApiOptions,
+    model::account::AttributeRules,
+    passwords::PasswordPolicy,
+    secret::SecretString,
+    sessions::SessionPolicy,
+    tokens::KeyRing,
+};
+use poem::{
+    Server,
+    listener::{Acceptor, Listener, TcpListener},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::{backend::Database, watched::WatchedStore};
+
+/// The HS256 key of all test nodes.
+pub const TEST_KEY: &str = "ZG9vcndhcmQtdGVzdC1rZXktb2YtMzItYnl0ZXMuLi4=";
+/// What every test user has, unless a test says otherwise.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// How the nodes of a test are set up.
+#[derive(Clone)]
+pub struct Setup {
+    pub nodes: usize,
+    pub sessions: SessionPolicy,
+    pub passwords: PasswordPolicy,
+    pub rules: AttributeRules,
+    pub keys: fn() -> KeyRing,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            nodes: 1,
+            sessions: SessionPolicy::default(),
+            passwords: PasswordPolicy::light(),
+            rules: AttributeRules::default(),
+            keys: || KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key"),
+        }
+    }
+}
+
+/// One server on a database of its own choosing, as one of several nodes.
+pub struct Node {
+    pub auth: Auth,
+    pub store: Arc<WatchedStore>,
+    pub url: String,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Some nodes on one database, with a clock that only the test moves.
+pub struct App {
+    pub database: Database,
+    pub nodes: Vec<Node>,
+    pub clock: Arc<ManualClock>,
+    http: reqwest::Client,
+}
+
+impl App {
+    /// One node with the defaults.
+    pub async fn start(database: Database) -> Self {
+        Self::with(database, Setup::default()).await
+    }
+
+    /// Two nodes with the defaults.
+    pub async fn two_nodes(database: Database) -> Self {
+        Self::with(
+            database,
+            Setup {
+                nodes: 2,
+                ..Setup::default()
+            },
+        )
+        .await
+    }
+
+    pub async fn with(database: Database, setup: Setup) -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
+        let mut nodes = Vec::new();
+        for _ in 0..setup.nodes {
+            nodes.push(start_node(&database, &setup, Arc::clone(&clock)).await);
+        }
+        Self {
+            database,
+            nodes,
+            clock,
+            http: http_client(),
+        }
+    }
+
+    /// Another node with other settings on the same database.
+    pub async fn add_node(&mut self, setup: &Setup) -> usize {
+        self.nodes
+            .push(start_node(&self.database, setup, Arc::clone(&self.clock)).await);
+        self.nodes.len() - 1
+    }
+
+    /// A client without credentials, of the first node.
+    pub fn anonymous(&self) -> Client {
+        self.anonymous_on(0)
+    }
+
+    /// A client without credentials, of any node.
+    pub fn anonymous_on(&self, node: usize) -> Client {
+        Client {
+            http: self.http.clone(),
+            url: self.nodes[node].url.clone(),
+            token: None,
+        }
+    }
+
+    /// Registers a user with [`PASSWORD`].
+    pub async fn register(&self, email: &str) -> Value {
+        let body = json!({"email": email, "password": PASSWORD});
+        self.anonymous()
+            .post("/v1/auth/register", body)
+            .await
+            .expect(201)
+    }
+
+    /// Registers a user and logs in.
+    pub async fn user(&self, email: &str) -> Client {
+        self.register(email).await;
+        self.log_in(email).await
+    }
+
+    /// Makes an administrator, as an operator would, and logs in.
+    pub async fn admin(&self, email: &str) -> Client {
+        let account = doorward::model::account::NewAccount {
+            email: email.into(),
+            username: None,
+            attributes: None,
+        };
+        let roles = doorward::model::user::Roles::admin();
+        self.nodes[0]
+            .auth
+            .accounts()
+            .create(account, &PASSWORD.into(), roles)
+            .await
+            .expect("administrator made");
+        self.log_in(email).await
+    }
+
+    /// Logs in with [`PASSWORD`].
+    pub async fn log_in(&self, email: &str) -> Client {
+        self.anonymous().log_in(email, PASSWORD).await
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+async fn start_node(database: &Database, setup: &Setup, clock: Arc<ManualClock>) -> Node {
+    let store = Arc::new(WatchedStore::new(database.open().await));
+    let auth = Auth::builder(Arc::clone(&store) as _, (setup.keys)())
+        .sessions(setup.sessions.clone())
+        .passwords(setup.passwords.clone())
+        .attribute_rules(setup.rules.clone())
+        .clock(clock)
+        .build()
+        .expect("valid policies");
+    let acceptor = TcpListener::bind("127.0.0.1:0")
+        .into_acceptor()
+        .await
+        .expect("a free port");
+    let address = acceptor.local_addr()[0]
+        .as_socket_addr()
+        .copied()
+        .expect("a TCP address");
+    let app = auth.routes(&ApiOptions::default());
+    let server = tokio::spawn(async move {
+        Server::new_with_acceptor(acceptor)
+            .run(app)
+            .await
+            .expect("the server runs");
+    });
+    Node {
+        auth,
+        store,
+        url: format!("http://{address}"),
+        server,
+    }
+}
+
+/// A client that follows no redirects and keeps connections open.
+pub fn http_client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("a client")
+}
+
+/// A user of the HTTP API.
+#[derive(Clone)]
+pub struct Client {
+    pub http: reqwest::Client,
+    pub url: String,
+    pub token: Option<String>,
+}
+
+impl Client {
+    pub fn anonymous(url: &str) -> Self {
+        Self {
+            http: http_client(),
+            url: url.to_owned(),
+            token: None,
+        }
+    }
+
+    /// The same user at another node.
+    pub fn at(&self, node: &Node) -> Self {
+        Self {
+            url: node.url.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The same node with this access token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    pub fn token(&self) -> &str {
+        self.token.as_deref().expect("logged in")
+    }
+
+    /// Logs in and carries the access token from then on.
+    pub async fn log_in(&self, email: &str, password: &str) -> Self {
+        let answer = self.try_log_in(email, password).await.expect(200);
+        self.with_token(answer["access_token"].as_str().expect("an access token"))
+    }
+
+    pub async fn try_log_in(&self, email: &str, password: &str) -> Reply {
+        self.post(
+            "/v1/auth/login",
+            json!({"email": email, "password": password}),
+        )
+        .await
+    }
+
+    pub async fn me(&self) -> Reply {
+        self.get("/v1/auth/me").await
+    }
+
+    /// The id of the session behind the token.
+    pub async fn session_id(&self) -> String {
+        let sessions = self.get("/v1/auth/sessions").await.expect(200);
+        let items = sessions["items"].as_array().expect("items");
+        let current = items
+            .iter()
+            .find(|s| s["current"] == true)
+            .expect("the current session");
+        current["id"].as_str().expect("an id").to_owned()
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    /// POST without a body.
+    pub async fn call(&self, path: &str) -> Reply {
+        self.send(Method::POST, path, None).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Reply {
+        self.send(Method::PUT, path, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.send(Method::PATCH, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(Method::DELETE, path, None).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        Reply::of(request.send().await.expect("an answer")).await
+    }
+}
+
+/// An answer, to be looked at.
+#[must_use]
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    pub async fn of(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self {
+            status,
+            headers,
+            text: response.text().await.expect("a whole answer"),
+        }
+    }
+
+    /// The body of an answer with this status; anything else fails the test.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        self.json()
+    }
+
+    /// The status and the problem's code, e.g. `(401, "logged_out")`.
+    pub fn problem(&self) -> (u16, String) {
+        let code = self.json()["code"].as_str().unwrap_or_default().to_owned();
+        (self.status, code)
+    }
+
+    pub fn json(&self) -> Value {
+        if self.text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&self.text).expect("JSON")
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("text"))
+    }
+}
+
+/// Fails unless the answer is this status with this problem code.
+#[macro_export]
+macro_rules! assert_problem {
+    ($reply:expr, $status:expr, $code:expr) => {
+        let reply = $reply;
+        assert_eq!(
+            reply.problem(),
+            ($status, $code.to_owned()),
+            "{}",
+            reply.text
+        );
+    };
+}
+
+/// An address nobody else in this test run has.
+pub fn fresh_email() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("user{}@example.org", NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,186 @@
+//! A database of its own for each test, on each backend.
+//!
+//! A server that is not there fails the test with a sentence; nothing is skipped.
+
+use std::{
+    env, process,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+pub use doorward::store::settings::Backend;
+use doorward::store::{
+    Store,
+    open::{Opened, open},
+    settings::DatabaseSettings,
+};
+use tempfile::TempDir;
+
+use super::{mongodb, postgres, sqlite};
+
+/// One test's database; gone when this is dropped.
+pub struct Database {
+    settings: DatabaseSettings,
+    place: Place,
+}
+
+/// Where a test's database is, and how to be rid of it.
+enum Place {
+    Sqlite(#[expect(dead_code, reason = "dropping it removes the folder")] TempDir),
+    Postgres { server: String, name: String },
+    Mongodb { name: String },
+}
+
+impl Database {
+    /// A migrated database without a single user.
+    pub async fn fresh(backend: Backend) -> Self {
+        if backend == Backend::Postgres {
+            let server = server_url("DOORWARD_TEST_POSTGRES_URL");
+            let name = fresh_name();
+            postgres::create_from_template(&server, &name).await;
+            return Self::on_postgres(server, name);
+        }
+        let database = Self::empty(backend).await;
+        let opened = database.open_whole().await;
+        opened.migrations.apply().await.expect("migrated");
+        opened.store.close().await;
+        database
+    }
+
+    /// A database without tables.
+    pub async fn empty(backend: Backend) -> Self {
+        match backend {
+            Backend::Sqlite => {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                let mut settings = settings(backend);
+                settings.sqlite.path = folder.path().join("doorward.db");
+                Self {
+                    settings,
+                    place: Place::Sqlite(folder),
+                }
+            }
+            Backend::Postgres => {
+                let server = server_url("DOORWARD_TEST_POSTGRES_URL");
+                let name = fresh_name();
+                postgres::create(&server, &name).await;
+                Self::on_postgres(server, name)
+            }
+            Backend::Mongodb => {
+                let server = server_url("DOORWARD_TEST_MONGODB_URL");
+                mongodb::ensure_replica_set(&server).await;
+                let name = fresh_name();
+                let mut settings = settings(backend);
+                settings.mongodb.url = server.as_str().into();
+                settings.mongodb.database.clone_from(&name);
+                Self {
+                    settings,
+                    place: Place::Mongodb { name },
+                }
+            }
+        }
+    }
+
+    fn on_postgres(server: String, name: String) -> Self {
+        let mut settings = settings(Backend::Postgres);
+        settings.postgres.url = postgres::with_database(&server, &name).into();
+        Self {
+            settings,
+            place: Place::Postgres { server, name },
+        }
+    }
+
+    pub fn backend(&self) -> Backend {
+        self.settings.backend
+    }
+
+    /// As `[database]` would name it.
+    pub fn settings(&self) -> &DatabaseSettings {
+        &self.settings
+    }
+
+    /// A store on this database; each call gives an independent one, as on another node.
+    pub async fn open(&self) -> Arc<dyn Store> {
+        self.open_whole().await.store
+    }
+
+    /// The store together with its migrations.
+    pub async fn open_whole(&self) -> Opened {
+        open(self.settings())
+            .await
+            .unwrap_or_else(|e| panic!("the test database cannot be opened: {e}"))
+    }
+
+    /// Runs SQL by hand, past all of Doorward's code.
+    pub async fn sql(&self, statement: &str) {
+        match self.backend() {
+            Backend::Sqlite => sqlite::execute(&self.settings.sqlite.path, statement),
+            Backend::Postgres => {
+                postgres::execute(self.settings.postgres.url.expose(), statement).await;
+            }
+            Backend::Mongodb => panic!("MongoDB does not speak SQL"),
+        }
+    }
+
+    /// The database itself, past all of Doorward's code.
+    pub async fn mongo(&self) -> ::mongodb::Database {
+        let client = mongodb::client(self.settings.mongodb.url.expose()).await;
+        client.database(&self.settings.mongodb.database)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        match &self.place {
+            Place::Sqlite(_) => {}
+            Place::Postgres { server, name } => {
+                let (server, name) = (server.clone(), name.clone());
+                in_a_runtime_of_its_own(
+                    async move { postgres::drop_database(&server, &name).await },
+                );
+            }
+            Place::Mongodb { name } => {
+                let (url, name) = (self.settings.mongodb.url.clone(), name.clone());
+                in_a_runtime_of_its_own(async move {
+                    mongodb::drop_database(url.expose(), &name).await;
+                });
+            }
+        }
+    }
+}
+
+/// A drop cannot wait for a future on the test's own runtime.
+fn in_a_runtime_of_its_own(work: impl Future<Output = ()> + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime");
+        runtime.block_on(work);
+    });
+    if thread.join().is_err() && !std::thread::panicking() {
+        panic!("the test database could not be dropped");
+    }
+}
+
+fn settings(backend: Backend) -> DatabaseSettings {
+    DatabaseSettings {
+        backend,
+        ..DatabaseSettings::default()
+    }
+}
+
+fn server_url(variable: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| {
+        panic!("this test needs a real server: set {variable} or run ./tests/run")
+    })
+}
+
+/// A database name that no other test, process or past run has.
+fn fresh_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let chance = u32::from_be_bytes(doorward::entropy::random_bytes(
+        &doorward::entropy::SystemEntropy,
+    ));
+    format!("doorward_test_{}_{n}_{chance:08x}", process::id())
+}

@@ -1,0 +1,176 @@
+//! Rows changed by hand, as an operator with a database shell could.
+
+use doorward::{
+    clock::Timestamp,
+    ids::{SessionId, UserId},
+};
+use mongodb::bson::{Binary, Bson, DateTime, Document, doc, spec::BinarySubtype};
+use uuid::Uuid;
+
+use super::backend::{Backend, Database};
+
+impl Database {
+    pub async fn delete_user_row(&self, user: UserId) {
+        match self.backend() {
+            Backend::Mongodb => {
+                let users = self.mongo().await.collection::<Document>("users");
+                let deleted = users
+                    .delete_one(doc! {"_id": bson_id(user.as_uuid())})
+                    .await;
+                assert_eq!(deleted.expect("deleted").deleted_count, 1);
+            }
+            _ => {
+                let id = self.id_literal(user.as_uuid());
+                self.sql(&format!("DELETE FROM users WHERE id = {id}"))
+                    .await;
+            }
+        }
+    }
+
+    pub async fn delete_session_row(&self, user: UserId, session: SessionId) {
+        match self.backend() {
+            Backend::Mongodb => {
+                let pull = doc! {"$pull": {"sessions": {"id": bson_id(session.as_uuid())}}};
+                self.change_user_document(user, pull).await;
+            }
+            _ => {
+                let id = self.id_literal(session.as_uuid());
+                self.sql(&format!("DELETE FROM sessions WHERE id = {id}"))
+                    .await;
+            }
+        }
+    }
+
+    pub async fn close_session_row(&self, user: UserId, session: SessionId, at: Timestamp) {
+        let fields = [
+            ("closed_at", Value::Time(at)),
+            ("close_reason", Value::Text("revoked")),
+        ];
+        self.set_session(user, session, &fields).await;
+    }
+
+    /// Puts the end of the session at `at`.
+    pub async fn expire_session_row(&self, user: UserId, session: SessionId, at: Timestamp) {
+        let fields = [("expires_at", Value::Time(at))];
+        self.set_session(user, session, &fields).await;
+    }
+
+    /// Leaves the user's sessions open.
+    pub async fn deactivate_user_row(&self, user: UserId, at: Timestamp) {
+        match self.backend() {
+            Backend::Mongodb => {
+                let set = doc! {"$set": {"deactivated_at": Value::Time(at).bson()}};
+                self.change_user_document(user, set).await;
+            }
+            _ => {
+                let (id, at) = (
+                    self.id_literal(user.as_uuid()),
+                    self.literal(&Value::Time(at)),
+                );
+                self.sql(&format!(
+                    "UPDATE users SET status = 'deactivated', deactivated_at = {at} WHERE id = {id}"
+                ))
+                .await;
+            }
+        }
+    }
+
+    /// Gives the session a reason for its end that there is not.
+    pub async fn corrupt_session_row(&self, user: UserId, session: SessionId, at: Timestamp) {
+        let fields = [
+            ("closed_at", Value::Time(at)),
+            ("close_reason", Value::Text("banana")),
+        ];
+        self.set_session(user, session, &fields).await;
+    }
+
+    /// Gives the user an address that is none.
+    pub async fn corrupt_user_row(&self, user: UserId) {
+        match self.backend() {
+            Backend::Mongodb => {
+                self.change_user_document(user, doc! {"$set": {"email": "banana"}})
+                    .await;
+            }
+            _ => {
+                let id = self.id_literal(user.as_uuid());
+                self.sql(&format!(
+                    "UPDATE users SET email = 'banana' WHERE id = {id}"
+                ))
+                .await;
+            }
+        }
+    }
+
+    async fn set_session(&self, user: UserId, session: SessionId, fields: &[(&str, Value)]) {
+        match self.backend() {
+            Backend::Mongodb => {
+                let set: Document = fields
+                    .iter()
+                    .map(|(name, value)| (format!("sessions.$[one].{name}"), value.bson()))
+                    .collect();
+                let users = self.mongo().await.collection::<Document>("users");
+                let changed = users
+                    .update_one(doc! {"_id": bson_id(user.as_uuid())}, doc! {"$set": set})
+                    .array_filters([doc! {"one.id": bson_id(session.as_uuid())}])
+                    .await
+                    .expect("changed");
+                assert_eq!(changed.modified_count, 1, "the session is there");
+            }
+            _ => {
+                let set: Vec<_> = fields
+                    .iter()
+                    .map(|(name, value)| format!("{name} = {}", self.literal(value)))
+                    .collect();
+                let (set, id) = (set.join(", "), self.id_literal(session.as_uuid()));
+                self.sql(&format!("UPDATE sessions SET {set} WHERE id = {id}"))
+                    .await;
+            }
+        }
+    }
+
+    async fn change_user_document(&self, user: UserId, change: Document) {
+        let users = self.mongo().await.collection::<Document>("users");
+        let changed = users
+            .update_one(doc! {"_id": bson_id(user.as_uuid())}, change)
+            .await
+            .expect("changed");
+        assert_eq!(changed.modified_count, 1, "the user is there");
+    }
+
+    fn id_literal(&self, id: Uuid) -> String {
+        match self.backend() {
+            Backend::Sqlite => format!("x'{}'", id.simple()),
+            _ => format!("'{id}'"),
+        }
+    }
+
+    fn literal(&self, value: &Value) -> String {
+        match (value, self.backend()) {
+            (Value::Text(text), _) => format!("'{text}'"),
+            (Value::Time(at), Backend::Sqlite) => at.as_millis().to_string(),
+            (Value::Time(at), _) => format!("'{at}'"),
+        }
+    }
+}
+
+/// A value as a shell would write it.
+enum Value {
+    Text(&'static str),
+    Time(Timestamp),
+}
+
+impl Value {
+    fn bson(&self) -> Bson {
+        match self {
+            Self::Text(text) => Bson::from(*text),
+            Self::Time(at) => Bson::DateTime(DateTime::from_millis(at.as_millis())),
+        }
+    }
+}
+
+fn bson_id(id: Uuid) -> Bson {
+    Bson::Binary(Binary {
+        subtype: BinarySubtype::Uuid,
+        bytes: id.as_bytes().to_vec(),
+    })
+}

@@ -1,0 +1,81 @@
+//! What the tests stand on: databases, decorated stores, races.
+
+pub mod app;
+pub mod backend;
+pub mod edits;
+mod mongodb;
+mod postgres;
+pub mod servers;
+mod sqlite;
+pub mod watched;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Barrier;
+
+/// How long anything may take that a test waits for; only a failure ever waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs the racers at once, each in a task of its own, and gives their answers in order.
+pub async fn race<T, R>(racers: impl IntoIterator<Item = R>) -> Vec<T>
+where
+    R: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let racers: Vec<R> = racers.into_iter().collect();
+    let start = Arc::new(Barrier::new(racers.len()));
+    let running: Vec<_> = racers
+        .into_iter()
+        .map(|racer| {
+            let start = Arc::clone(&start);
+            tokio::spawn(async move {
+                start.wait().await;
+                racer.await
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for task in running {
+        answers.push(task.await.expect("a racer panicked"));
+    }
+    answers
+}
+
+/// How many rounds of a loop to run: a tenth of them unless `./tests/run --long` asks for all.
+pub fn rounds(all: usize) -> usize {
+    let long = std::env::var_os("DOORWARD_TEST_LONG").is_some_and(|value| value == "1");
+    if long { all } else { all.div_ceil(10) }
+}
+
+/// Asks again until the answer is yes; fails the test when that takes too long.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    let asking = async {
+        while !ask().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain until {what}"));
+}
+
+/// One test per backend and case, each with a migrated, empty database of its own:
+/// `for_each_store! { case_a, case_b }` makes `sqlite::case_a`, `postgres::case_a` and so on.
+#[macro_export]
+macro_rules! for_each_store {
+    ($($case:ident),+ $(,)?) => {
+        $crate::for_each_store!(@ sqlite Sqlite $($case)+);
+        $crate::for_each_store!(@ postgres Postgres $($case)+);
+        $crate::for_each_store!(@ mongodb Mongodb $($case)+);
+    };
+    (@ $module:ident $backend:ident $($case:ident)+) => {
+        mod $module {
+            use $crate::harness::backend::{Backend, Database};
+
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(Database::fresh(Backend::$backend).await).await;
+            })+
+        }
+    };
+}

@@ -1,0 +1,212 @@
+//! Database servers of a test's own, which it stops and starts again.
+//!
+//! The programs are those that `tests/run` found.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    os::unix::{fs::chown, process::CommandExt},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use doorward::store::{
+    open::open,
+    settings::{Backend, DatabaseSettings},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::mongodb;
+
+/// A PostgreSQL or MongoDB server that nobody else uses.
+pub struct PrivateServer {
+    backend: Backend,
+    folder: TempDir,
+    port: u16,
+    running: Option<Child>,
+}
+
+impl PrivateServer {
+    /// Starts a server with a migrated, empty database.
+    pub async fn start(backend: Backend) -> Self {
+        let mut server = Self {
+            backend,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            port: free_port(),
+            running: None,
+        };
+        server.prepare();
+        server.start_again().await;
+        let opened = open(&server.settings()).await.expect("the server answers");
+        opened.migrations.apply().await.expect("migrated");
+        opened.store.close().await;
+        server
+    }
+
+    /// As `[database]` would name it.
+    pub fn settings(&self) -> DatabaseSettings {
+        let mut settings = DatabaseSettings {
+            backend: self.backend,
+            ..DatabaseSettings::default()
+        };
+        let port = self.port;
+        settings.postgres.url = format!("postgres://doorward@127.0.0.1:{port}/postgres").into();
+        settings.mongodb.url = format!("mongodb://127.0.0.1:{port}/?replicaSet=rs0").into();
+        settings
+    }
+
+    /// Ends the server at once, without a checkpoint; clients see their connections break.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.running.take() {
+            let pid = Pid::from_child(&server);
+            // PostgreSQL takes its children along only when it is asked to.
+            let signal = match self.backend {
+                Backend::Postgres => Signal::QUIT,
+                _ => Signal::KILL,
+            };
+            kill_process(pid, signal).expect("killed");
+            server.wait().expect("gone");
+        }
+    }
+
+    /// Starts the server on the data it left, and waits until it can write.
+    pub async fn start_again(&mut self) {
+        assert!(self.running.is_none(), "the server runs");
+        match self.backend {
+            Backend::Postgres => self.start_postgres().await,
+            Backend::Mongodb => {
+                self.start_mongod();
+                mongodb::initiate(self.settings().mongodb.url.expose()).await;
+            }
+            Backend::Sqlite => unreachable!("refused in prepare"),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn prepare(&self) {
+        match self.backend {
+            Backend::Sqlite => panic!("SQLite has no server"),
+            Backend::Mongodb => fs::create_dir(self.data()).expect("a folder"),
+            Backend::Postgres => {
+                if let Some((uid, gid)) = postgres_account() {
+                    chown(self.folder.path(), Some(uid), Some(gid)).expect("given away");
+                }
+                let mut initdb = postgres_program("initdb");
+                initdb.args(["--username=doorward", "--auth=trust", "--encoding=UTF8"]);
+                initdb
+                    .args(["--locale=C", "--no-sync", "--pgdata"])
+                    .arg(self.data());
+                let done = initdb.output().expect("initdb runs");
+                assert!(
+                    done.status.success(),
+                    "initdb: {}",
+                    String::from_utf8_lossy(&done.stderr)
+                );
+            }
+        }
+    }
+
+    async fn start_postgres(&mut self) {
+        let mut postgres = postgres_program("postgres");
+        postgres
+            .arg("-D")
+            .arg(self.data())
+            .arg("-p")
+            .arg(self.port.to_string());
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "max_connections=100",
+            "fsync=off",
+        ] {
+            postgres.args(["-c", setting]);
+        }
+        self.running = Some(postgres.spawn().expect("postgres runs"));
+        let url = self.settings().postgres.url;
+        super::until("PostgreSQL answers", || async {
+            tokio_postgres::connect(url.expose(), tokio_postgres::NoTls)
+                .await
+                .is_ok()
+        })
+        .await;
+    }
+
+    fn start_mongod(&mut self) {
+        let mut mongod = Command::new(variable("DOORWARD_TEST_MONGOD"));
+        mongod.args([
+            "--replSet",
+            "rs0",
+            "--bind_ip",
+            "127.0.0.1",
+            "--nounixsocket",
+        ]);
+        mongod
+            .args(["--wiredTigerCacheSizeGB", "0.25", "--port"])
+            .arg(self.port.to_string());
+        mongod.arg("--dbpath").arg(self.data());
+        mongod
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = mongod.spawn().expect("mongod runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let ready = lines.any(|line| line.is_ok_and(|l| l.contains("Waiting for connections")));
+        assert!(ready, "mongod ended before it took connections");
+        // A pipe that nobody empties would stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.running = Some(child);
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A program of PostgreSQL, run by an account that it accepts.
+fn postgres_program(name: &str) -> Command {
+    let mut command = Command::new(PathBuf::from(variable("DOORWARD_TEST_PG_BIN")).join(name));
+    command.current_dir("/");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Some((uid, gid)) = postgres_account() {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// User and group to run PostgreSQL as; `None` for the present one.
+fn postgres_account() -> Option<(u32, u32)> {
+    let name = env::var("DOORWARD_TEST_PG_USER")
+        .ok()
+        .filter(|name| !name.is_empty())?;
+    let accounts = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let account = accounts
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields[0] == name)
+        .unwrap_or_else(|| panic!("there is no user {name} in /etc/passwd"));
+    Some((
+        account[2].parse().expect("a uid"),
+        account[3].parse().expect("a gid"),
+    ))
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| {
+        panic!("this test needs servers of its own: set {name} or run ./tests/run")
+    })
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}

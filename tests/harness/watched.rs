@@ -1,0 +1,308 @@
+//! A store that counts its calls and lets a test freeze one of them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use doorward::{
+    clock::Timestamp,
+    ids::{SessionId, UserId},
+    model::{
+        session::{CloseReason, Session, SessionView},
+        token::{NewOneTimeSecret, SecretHash},
+        user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
+    },
+    store::{
+        ChangeStanding, CloseSession, CreateUser, LoginName, OpenSession, OpenSessionRequest,
+        Redeem, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
+    },
+};
+use tokio::sync::Semaphore;
+
+use super::PATIENCE;
+
+/// A store as seen by a test.
+pub struct WatchedStore {
+    inner: Arc<dyn Store>,
+    calls: AtomicUsize,
+    by_method: Mutex<BTreeMap<&'static str, usize>>,
+    holds: Mutex<Vec<Hold>>,
+}
+
+/// When a call is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Before,
+    After,
+}
+
+struct Hold {
+    method: &'static str,
+    moment: Moment,
+    state: Arc<GateState>,
+}
+
+struct GateState {
+    reached: Semaphore,
+    released: Semaphore,
+}
+
+/// A gate that holds one call; dropping it lets the call go on.
+#[must_use]
+pub struct Gate {
+    method: &'static str,
+    state: Arc<GateState>,
+}
+
+impl Gate {
+    /// Waits until a call stands at the gate.
+    pub async fn reached(&self) {
+        let arrival = tokio::time::timeout(PATIENCE, self.state.reached.acquire()).await;
+        let permit = arrival.unwrap_or_else(|_| panic!("{} was never called", self.method));
+        permit.expect("the gate stays open").forget();
+    }
+
+    /// Lets the call go on.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.state.released.add_permits(1);
+    }
+}
+
+impl WatchedStore {
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            calls: AtomicUsize::new(0),
+            by_method: Mutex::default(),
+            holds: Mutex::default(),
+        }
+    }
+
+    /// How many calls there were.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// How many calls of one method there were.
+    pub fn calls_of(&self, method: &str) -> usize {
+        let counts = self
+            .by_method
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        counts.get(method).copied().unwrap_or(0)
+    }
+
+    /// Holds the next call of a method before it reaches the database; later ones pass.
+    pub fn hold_before(&self, method: &'static str) -> Gate {
+        self.hold(method, Moment::Before)
+    }
+
+    /// Holds the next call of a method once the database has answered; later ones pass.
+    pub fn hold_after(&self, method: &'static str) -> Gate {
+        self.hold(method, Moment::After)
+    }
+
+    fn hold(&self, method: &'static str, moment: Moment) -> Gate {
+        let state = Arc::new(GateState {
+            reached: Semaphore::new(0),
+            released: Semaphore::new(0),
+        });
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.push(Hold {
+            method,
+            moment,
+            state: Arc::clone(&state),
+        });
+        Gate { method, state }
+    }
+
+    fn count(&self, method: &'static str) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let mut counts = self
+            .by_method
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(method).or_default() += 1;
+    }
+
+    async fn pass(&self, method: &'static str, moment: Moment) {
+        let held = {
+            let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = holds
+                .iter()
+                .position(|hold| hold.method == method && hold.moment == moment);
+            found.map(|at| holds.remove(at).state)
+        };
+        if let Some(state) = held {
+            state.reached.add_permits(1);
+            let permit = state.released.acquire().await;
+            permit.expect("the gate stays open").forget();
+        }
+    }
+}
+
+macro_rules! watch {
+    ($self:ident.$method:ident($($argument:expr),*)) => {{
+        let method = stringify!($method);
+        $self.count(method);
+        $self.pass(method, Moment::Before).await;
+        let answer = $self.inner.$method($($argument),*).await;
+        $self.pass(method, Moment::After).await;
+        answer
+    }};
+}
+
+#[async_trait]
+impl Store for WatchedStore {
+    async fn time(&self) -> StoreResult<Timestamp> {
+        watch!(self.time())
+    }
+
+    async fn close(&self) {
+        watch!(self.close());
+    }
+
+    async fn create_user(
+        &self,
+        user: &NewUser,
+        link: Option<&NewOneTimeSecret>,
+    ) -> StoreResult<CreateUser> {
+        watch!(self.create_user(user, link))
+    }
+
+    async fn user(&self, id: UserId) -> StoreResult<Option<User>> {
+        watch!(self.user(id))
+    }
+
+    async fn user_by_login(&self, name: &LoginName) -> StoreResult<Option<UserCredentials>> {
+        watch!(self.user_by_login(name))
+    }
+
+    async fn user_credentials(&self, id: UserId) -> StoreResult<Option<UserCredentials>> {
+        watch!(self.user_credentials(id))
+    }
+
+    async fn list_users(&self, filter: &UserFilter) -> StoreResult<Vec<User>> {
+        watch!(self.list_users(filter))
+    }
+
+    async fn update_user(
+        &self,
+        id: UserId,
+        patch: &UserPatch,
+        limit: SessionLimit,
+        now: Timestamp,
+    ) -> StoreResult<UpdateUser> {
+        watch!(self.update_user(id, patch, limit, now))
+    }
+
+    async fn set_roles(
+        &self,
+        id: UserId,
+        roles: &Roles,
+        now: Timestamp,
+    ) -> StoreResult<ChangeStanding> {
+        watch!(self.set_roles(id, roles, now))
+    }
+
+    async fn deactivate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
+        watch!(self.deactivate_user(id, now))
+    }
+
+    async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
+        watch!(self.activate_user(id, now))
+    }
+
+    async fn set_password(
+        &self,
+        id: UserId,
+        hash: &PasswordHash,
+        credential_version: i64,
+        keep: Option<SessionId>,
+        now: Timestamp,
+    ) -> StoreResult<SetPassword> {
+        watch!(self.set_password(id, hash, credential_version, keep, now))
+    }
+
+    async fn redeem_set_password(
+        &self,
+        secret: &SecretHash,
+        hash: &PasswordHash,
+        now: Timestamp,
+    ) -> StoreResult<Redeem> {
+        watch!(self.redeem_set_password(secret, hash, now))
+    }
+
+    async fn open_session(
+        &self,
+        request: &OpenSessionRequest,
+        now: Timestamp,
+    ) -> StoreResult<OpenSession> {
+        watch!(self.open_session(request, now))
+    }
+
+    async fn live_sessions(
+        &self,
+        wanted: &[(UserId, SessionId)],
+    ) -> StoreResult<Vec<StoreResult<Option<SessionView>>>> {
+        watch!(self.live_sessions(wanted))
+    }
+
+    async fn open_sessions_of(&self, user: UserId) -> StoreResult<Vec<Session>> {
+        watch!(self.open_sessions_of(user))
+    }
+
+    async fn close_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        reason: CloseReason,
+        unseen_since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> StoreResult<CloseSession> {
+        watch!(self.close_session(user, session, reason, unseen_since, now))
+    }
+
+    async fn close_session_by_id(
+        &self,
+        session: SessionId,
+        reason: CloseReason,
+        now: Timestamp,
+    ) -> StoreResult<CloseSession> {
+        watch!(self.close_session_by_id(session, reason, now))
+    }
+
+    async fn close_sessions(
+        &self,
+        user: UserId,
+        keep: Option<SessionId>,
+        reason: CloseReason,
+        now: Timestamp,
+    ) -> StoreResult<Option<u64>> {
+        watch!(self.close_sessions(user, keep, reason, now))
+    }
+
+    async fn renew_authentication(
+        &self,
+        user: UserId,
+        session: SessionId,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
+        watch!(self.renew_authentication(user, session, now))
+    }
+
+    async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {
+        watch!(self.note_seen(seen))
+    }
+}

@@ -1,0 +1,14 @@
+//! Everything that is tested from outside: one binary, so that it links once.
+//!
+//! `harness` gives each test a database of its own; `store` is the storage contract, one list of cases
+//! for every backend. `./tests/run` starts the servers that this needs.
+
+#![expect(
+    unreachable_pub,
+    reason = "nothing is exported from a test binary; `pub` says who may use it"
+)]
+
+mod architecture;
+mod harness;
+mod store;
+mod stories;

@@ -1,0 +1,17 @@
+//! The storage contract: what `src/store/mod.rs` promises, one list of cases for every backend.
+
+mod by_hand;
+mod changing_users;
+mod ending_sessions;
+mod listing_users;
+mod looking_up;
+mod migrating;
+mod opening_races;
+mod opening_sessions;
+mod outages;
+mod passwords;
+mod presence;
+mod sample;
+mod standing;
+mod users;
+mod watching;

@@ -1,0 +1,10 @@
+//! What users, administrators and operators live through, told over HTTP, on every database.
+
+mod accounts;
+mod administration;
+mod hand_edits;
+mod held_moments;
+mod indistinguishable;
+mod revocation;
+mod sessions;
+mod single_login;
