@@ -5,8 +5,8 @@ WORKDIR /build
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --bin doorward \
- && cp target/release/doorward /doorward
+    cargo build --profile dist --locked --bin doorward \
+ && cp target/dist/doorward /doorward
 
 FROM debian:bookworm-slim
 # Certificates of public authorities, for databases that are spoken to over TLS.

@@ -6,6 +6,7 @@
 mod files;
 mod layers;
 mod print;
+mod shape;
 
 use std::{
     fmt,
@@ -15,7 +16,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::files::{lock_folder_of, make_secret, read_secret, replace_secret};
-pub use self::layers::{DEFAULTS, Sources, variable};
+pub use self::{
+    layers::{DEFAULTS, Sources},
+    shape::variable,
+};
 use crate::{
     accounts::AccountPolicy,
     clock::Timestamp,
@@ -233,12 +237,12 @@ impl Settings {
             ));
         }
         if self.tokens.key.is_empty() && self.tokens.key_file.is_empty() {
-            return Err(self.no_key());
+            return Err(Self::no_key());
         }
         Ok(())
     }
 
-    fn no_key(&self) -> BadSetting {
+    fn no_key() -> BadSetting {
         BadSetting::new(
             "tokens.key",
             "is missing, and so is tokens.key_file",
@@ -265,7 +269,7 @@ impl Settings {
     /// [`BadSetting`] for `tokens.key` or `tokens.key_file`.
     pub fn key_ring(&self) -> Result<KeyRing, BadSetting> {
         let (key, keys) = if self.tokens.key.is_empty() {
-            let path = self.key_file().ok_or_else(|| self.no_key())?;
+            let path = self.key_file().ok_or_else(Self::no_key)?;
             (
                 "tokens.key_file",
                 KeyFile::parse(read_secret("tokens.key_file", &path)?.expose())?,

@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the last writes may take after that.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// How often the clock is compared with the database's.
-const CLOCK_EVERY: Duration = Duration::from_secs(60);
+const CLOCK_EVERY: Duration = Duration::from_mins(1);
 /// A comparison less certain than this is not believed.
 const CLOCK_CERTAIN: Span = Span::secs(2);
 /// A connection on which nothing moves for this long is closed.

@@ -9,6 +9,10 @@
 )]
 
 mod architecture;
+mod cli;
+mod config;
 mod harness;
+mod program;
+mod readme;
 mod store;
 mod stories;

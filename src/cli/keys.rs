@@ -132,7 +132,7 @@ fn retire(path: &Path, kid: &str, now: Timestamp, say: Say) -> Result<(), Failur
 fn list(path: &Path, now: Timestamp, say: Say) -> Result<(), Failure> {
     let keys = read(path)?;
     let signing = keys.signing(now);
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     let mut values = Vec::new();
     for key in &keys.keys {
         let sign_from = Timestamp::from(key.sign_from);
@@ -143,16 +143,16 @@ fn list(path: &Path, now: Timestamp, say: Say) -> Result<(), Failure> {
         } else {
             "checks"
         };
-        lines += &format!(
-            "{}  {:5}  {state:6}  from {sign_from}\n",
+        lines.push(format!(
+            "{}  {:5}  {state:6}  from {sign_from}",
             key.kid,
             key.alg.as_str()
-        );
+        ));
         values.push(json!({
             "kid": key.kid, "alg": key.alg.as_str(), "sign_from": sign_from.to_string(), "state": state,
         }));
     }
-    say.text(lines, json!({ "keys": values }))
+    say.text(lines.join("\n"), json!({ "keys": values }))
 }
 
 fn read(path: &Path) -> Result<KeyFile, Failure> {

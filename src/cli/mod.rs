@@ -125,7 +125,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Key(command) => return keys::obey(command, &sources, say),
         Command::Config(ConfigCommand::Print) => {
             let settings = Settings::load(&sources)?;
-            return say.text(&settings.to_toml(), &settings);
+            return say.text(settings.to_toml(), &settings);
         }
         _ => {}
     }

@@ -52,12 +52,10 @@ pub(super) async fn migrate(
 }
 
 fn listed(what: &str, names: &[String]) -> String {
+    let lines = names.iter().map(|name| format!("{what} {name}"));
     match names {
         [] => format!("nothing {what}"),
-        names => names
-            .iter()
-            .map(|name| format!("{what} {name}\n"))
-            .collect(),
+        _ => lines.collect::<Vec<_>>().join("\n"),
     }
 }
 

@@ -1,6 +1,5 @@
 //! `/v1/admin`: what administrators do to users and sessions.
 
-use chrono::{DateTime, Utc};
 use poem_openapi::{
     Object, OpenApi,
     param::{Path, Query},
@@ -12,7 +11,7 @@ use super::{
     Tag,
     body::JsonBody,
     dto::{
-        AdminUserDto, AttributesDto, OnLimitDto, SessionList, StatusDto, example_attributes,
+        AdminUserDto, AttributesDto, OnLimitDto, SessionList, StatusDto, Time, example_attributes,
         example_time, to_map,
     },
     guard::Administrator,
@@ -77,7 +76,7 @@ struct PasswordLinkDto {
     /// The link to hand over; its secret is in the fragment, which browsers do not send.
     url: String,
     /// Until when it can be used.
-    expires_at: DateTime<Utc>,
+    expires_at: Time,
 }
 
 impl Example for PasswordLinkDto {
@@ -107,7 +106,7 @@ impl CreatedUser {
             user: user.into(),
             password_link: PasswordLinkDto {
                 url,
-                expires_at: link.expires_at.to_datetime(),
+                expires_at: link.expires_at.into(),
             },
         }
     }
@@ -131,12 +130,16 @@ struct UpdateUserRequest {
     /// Whether the address counts as verified.
     email_verified: Option<bool>,
     /// A new user name; null removes it.
+    #[oai(nullable)]
     username: MaybeUndefined<String>,
     /// New attributes in place of all the old ones; null removes them all.
+    #[oai(nullable)]
     attributes: MaybeUndefined<AttributesDto>,
     /// The user's own session limit; null follows the policy. A lower one ends the oldest surplus.
+    #[oai(nullable)]
     max_sessions: MaybeUndefined<u32>,
     /// What happens beyond it; null follows the policy.
+    #[oai(nullable)]
     on_session_limit: MaybeUndefined<OnLimitDto>,
 }
 
@@ -176,6 +179,7 @@ struct UserPage {
     /// The users.
     items: Vec<AdminUserDto>,
     /// Give it as `cursor` to get the next page; null on the last one.
+    #[oai(nullable)]
     next_cursor: Option<Uuid>,
 }
 

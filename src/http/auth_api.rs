@@ -1,7 +1,10 @@
 //! `/v1/auth`: registering, logging in and out.
 
 use poem_openapi::{
-    ApiRequest, Enum, Object, OpenApi, param::Query, payload::Payload, types::Example,
+    ApiRequest, Enum, Object, OpenApi,
+    param::Query,
+    payload::Payload,
+    types::{Example, Password},
 };
 use serde::Deserialize;
 
@@ -35,7 +38,7 @@ struct RegisterRequest {
     /// The e-mail address; unique without regard to case.
     email: String,
     /// The password: any characters, 15 at the least unless configured otherwise, 256 at the most.
-    password: String,
+    password: Password,
     /// A user name to log in by as well; unique without regard to case.
     username: Option<String>,
     /// The application's own fields.
@@ -46,7 +49,7 @@ impl Example for RegisterRequest {
     fn example() -> Self {
         Self {
             email: "ann@example.org".to_owned(),
-            password: "correct horse battery staple".to_owned(),
+            password: Password("correct horse battery staple".to_owned()),
             username: Some("ann".to_owned()),
             attributes: Some(example_attributes()),
         }
@@ -62,7 +65,7 @@ struct LoginRequest {
     /// The user name.
     username: Option<String>,
     /// The password.
-    password: String,
+    password: Password,
     /// A name to recognise the session by, e.g. `Ann's laptop`.
     device_name: Option<String>,
 }
@@ -72,7 +75,7 @@ impl Example for LoginRequest {
         Self {
             email: Some("ann@example.org".to_owned()),
             username: None,
-            password: "correct horse battery staple".to_owned(),
+            password: Password("correct horse battery staple".to_owned()),
             device_name: Some("Ann's laptop".to_owned()),
         }
     }
@@ -82,6 +85,8 @@ impl Example for LoginRequest {
 #[derive(Object, Deserialize)]
 #[oai(example)]
 struct LoginForm {
+    /// `password`, if it is given.
+    grant_type: Option<String>,
     /// The e-mail address or the user name.
     username: String,
     /// The password.
@@ -91,6 +96,7 @@ struct LoginForm {
 impl Example for LoginForm {
     fn example() -> Self {
         Self {
+            grant_type: Some("password".to_owned()),
             username: "ann@example.org".to_owned(),
             password: "correct horse battery staple".to_owned(),
         }
@@ -126,10 +132,21 @@ fn by_username(text: &str) -> LoginName {
 }
 
 impl TryFrom<LoginBody> for Login {
-    type Error = AuthError;
+    type Error = Problem;
 
-    fn try_from(body: LoginBody) -> Result<Self, AuthError> {
+    fn try_from(body: LoginBody) -> Result<Self, Problem> {
         match body {
+            LoginBody::Form(FormBody(form))
+                if form
+                    .grant_type
+                    .as_deref()
+                    .is_some_and(|grant| grant != "password") =>
+            {
+                Err(Problem::bad_request(
+                    "unsupported_grant_type",
+                    "The only `grant_type` here is `password`.",
+                ))
+            }
             LoginBody::Form(FormBody(form)) => {
                 let name = if form.username.contains('@') {
                     by_email(&form.username)
@@ -147,17 +164,14 @@ impl TryFrom<LoginBody> for Login {
                     (Some(email), None) => by_email(email),
                     (None, Some(username)) => by_username(username),
                     _ => {
-                        return Err(FieldError::new(
-                            "email",
-                            "one_of",
-                            "give either `email` or `username`",
-                        )
-                        .into());
+                        let error =
+                            FieldError::new("email", "one_of", "give either `email` or `username`");
+                        return Err(AuthError::from(error).into());
                     }
                 };
                 Ok(Self {
                     name,
-                    password: login.password.into(),
+                    password: login.password.0.into(),
                     device_name: login.device_name,
                 })
             }
@@ -206,13 +220,13 @@ impl Example for LoginAnswer {
 #[oai(example, deny_unknown_fields)]
 pub(super) struct PasswordProof {
     /// The current password.
-    pub(super) password: String,
+    pub(super) password: Password,
 }
 
 impl Example for PasswordProof {
     fn example() -> Self {
         Self {
-            password: "correct horse battery staple".to_owned(),
+            password: Password("correct horse battery staple".to_owned()),
         }
     }
 }
@@ -254,7 +268,7 @@ impl AuthApi {
         let user = self
             .0
             .accounts()
-            .register(account, &password.into())
+            .register(account, &password.0.into())
             .await?;
         Ok(Answer((&user).into()))
     }
@@ -317,7 +331,7 @@ impl AuthApi {
     ) -> Result<Done, Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | OURS }>> {
         self.0
             .sessions()
-            .reauthenticate(&caller, &body.0.password.into())
+            .reauthenticate(&caller, &body.0.password.0.into())
             .await?;
         Ok(Done)
     }

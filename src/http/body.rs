@@ -263,7 +263,11 @@ fn check_shape<T: Type>(object: &Map<String, Value>) -> Result<(), Problem> {
         let Some(value) = object.get(*name) else {
             continue;
         };
-        if let Some(expected) = mismatch(value, property, schema.required.contains(name)) {
+        let required = schema.required.contains(name);
+        if let Some(choices) = refused_choice(value, property, required, &registry) {
+            let detail = format!("must be one of {choices}");
+            errors.push(FieldError::new(*name, "wrong_value", detail));
+        } else if let Some(expected) = mismatch(value, property, required) {
             errors.push(FieldError::new(
                 *name,
                 "wrong_type",
@@ -280,6 +284,32 @@ fn check_shape<T: Type>(object: &Map<String, Value>) -> Result<(), Problem> {
         "The body does not have the documented shape; `errors` names each field.",
     )
     .with_errors(errors))
+}
+
+/// The documented choices of a property, if the value is none of them.
+fn refused_choice(
+    value: &Value,
+    property: &MetaSchemaRef,
+    required: bool,
+    registry: &Registry,
+) -> Option<String> {
+    let name = match property {
+        MetaSchemaRef::Reference(name) => name,
+        MetaSchemaRef::Inline(schema) => match schema.all_of.first()? {
+            MetaSchemaRef::Reference(name) => name,
+            MetaSchemaRef::Inline(_) => return None,
+        },
+    };
+    let choices = &registry.schemas.get(name)?.enum_items;
+    let fits = choices.contains(value) || (value.is_null() && !required);
+    let shown = || {
+        choices
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    (!choices.is_empty() && !fits).then(shown)
 }
 
 /// The documented type of a property, if the value is not of it.

@@ -3,7 +3,7 @@
 //! `X-Forwarded-For` is read from the right, past trusted proxies only; what a client wrote into it
 //! itself stands further left and counts for nothing (ASVS 4.1.3, 15.3.4).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use poem::{Addr, Request, http::HeaderMap};
@@ -31,24 +31,32 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 
 fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut address = peer.to_canonical();
-    let lines: Vec<&str> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|line| line.to_str().ok())
+    // Every line counts, whatever bytes are in it: one that was passed over would shift the walk to
+    // what the client wrote itself.
+    let lines = headers.get_all("x-forwarded-for").iter();
+    let lines: Vec<_> = lines
+        .map(|line| String::from_utf8_lossy(line.as_bytes()))
         .collect();
-    let mut hops = lines
-        .iter()
-        .rev()
-        .flat_map(|line| line.split(',').rev())
-        .map(str::trim);
+    let mut hops = lines.iter().rev().flat_map(|line| line.split(',').rev());
     while is_trusted(address, trusted) {
         // What a trusted proxy wrote and we cannot read stops the walk at that proxy.
-        match hops.next().and_then(|hop| hop.parse::<IpAddr>().ok()) {
+        match hops.next().and_then(hop_address) {
             Some(hop) => address = hop.to_canonical(),
             None => break,
         }
     }
     address
+}
+
+/// One hop; some proxies write the port as well.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim();
+    let with_port = || hop.parse::<SocketAddr>().map(|socket| socket.ip());
+    let bracketed = || hop.trim_matches(['[', ']']).parse::<IpAddr>();
+    hop.parse()
+        .or_else(|_| with_port())
+        .or_else(|_| bracketed())
+        .ok()
 }
 
 #[cfg(test)]
@@ -57,10 +65,18 @@ mod tests {
 
     use super::*;
 
-    fn seen(peer: &str, forwarded: &[&'static str], trusted: &[&str]) -> String {
+    fn seen(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
+        let forwarded: Vec<&[u8]> = forwarded.iter().map(|line| line.as_bytes()).collect();
+        seen_bytes(peer, &forwarded, trusted)
+    }
+
+    fn seen_bytes(peer: &str, forwarded: &[&[u8]], trusted: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for line in forwarded {
-            headers.append("x-forwarded-for", HeaderValue::from_static(line));
+            headers.append(
+                "x-forwarded-for",
+                HeaderValue::from_bytes(line).expect("a value"),
+            );
         }
         let trusted: Vec<IpNet> = trusted
             .iter()
@@ -114,5 +130,34 @@ mod tests {
         );
         assert_eq!(seen("10.0.0.1", &[], &["10.0.0.0/8"]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &[""], &["10.0.0.0/8"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_hide_no_hop() {
+        let lines: [&[u8]; 2] = [b"6.6.6.6", b"\xff, 203.0.113.9"];
+        assert_eq!(
+            seen_bytes("10.0.0.1", &lines, &["10.0.0.0/8"]),
+            "203.0.113.9"
+        );
+        assert_eq!(
+            seen_bytes("10.0.0.1", &lines[1..], &["10.0.0.0/8"]),
+            "203.0.113.9"
+        );
+    }
+
+    #[test]
+    fn a_port_beside_the_address_is_left_out() {
+        assert_eq!(
+            seen("10.0.0.1", &["203.0.113.9:5555"], &["10.0.0.0/8"]),
+            "203.0.113.9"
+        );
+        assert_eq!(
+            seen("10.0.0.1", &["[2001:db8::7]:443"], &["10.0.0.0/8"]),
+            "2001:db8::7"
+        );
+        assert_eq!(
+            seen("10.0.0.1", &["[2001:db8::7]"], &["10.0.0.0/8"]),
+            "2001:db8::7"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The API's documents: one OpenAPI description and three ways to read it, all from the binary.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, sync::LazyLock};
 
 use poem::{
     Endpoint, IntoResponse, Request, Response, Route,
@@ -60,47 +60,60 @@ fn service(public_url: &str) -> OpenApiService<Described<Api>, ()> {
 /// The OpenAPI description as JSON.
 #[must_use]
 pub fn openapi_document(public_url: &str) -> String {
-    service(public_url).spec()
+    complete(&service(public_url).spec())
+}
+
+/// OAuth2 flows must list their scopes, even none (OpenAPI 3.0 §4.7.29); poem-openapi leaves an empty
+/// list out.
+fn complete(document: &str) -> String {
+    let flow = "\"tokenUrl\": \"/v1/auth/login\"";
+    document.replace(flow, &format!("{flow}, \"scopes\": {{}}"))
 }
 
 /// `/openapi.json`, `/docs`, `/redoc` and `/scalar`.
 pub(super) fn mount(route: Route, public_url: &str) -> Route {
     // The pages call the node that they came from, whatever it is called outside.
-    let here = service("/");
-    let redoc = here.redoc_html();
-    // Redoc's template asks a font service of somebody else for its letters; the system's will do.
-    let redoc = redoc
-        .lines()
-        .filter(|line| !line.contains("fonts.googleapis.com"))
-        .collect::<Vec<_>>()
-        .join("\n");
+    let public_url = public_url.to_owned();
     route
         .at(
             "/openapi.json",
-            Document::json(openapi_document(public_url)),
+            Document::json(move || openapi_document(&public_url)),
         )
-        .at("/docs", Document::page(here.swagger_ui_html()))
-        .at("/redoc", Document::page(redoc))
-        .at("/scalar", Document::page(here.scalar_html()))
+        .at("/docs", Document::page(|| service("/").swagger_ui_html()))
+        .at(
+            "/redoc",
+            Document::page(|| without_foreign_fonts(&service("/").redoc_html())),
+        )
+        .at("/scalar", Document::page(|| service("/").scalar_html()))
 }
 
-/// A text that never changes while the process runs.
+/// Redoc's template asks a font service of somebody else for its letters; the system's will do.
+fn without_foreign_fonts(page: &str) -> String {
+    let own = page
+        .lines()
+        .filter(|line| !line.contains("fonts.googleapis.com"));
+    own.collect::<Vec<_>>().join("\n")
+}
+
+type Make = Box<dyn FnOnce() -> String + Send>;
+
+/// A text of megabytes that never changes while the process runs, made when it is first asked for.
 struct Document {
-    text: Arc<str>,
+    text: LazyLock<String, Make>,
     is_page: bool,
 }
 
 impl Document {
-    fn json(text: String) -> Self {
+    fn json(make: impl FnOnce() -> String + Send + 'static) -> Self {
         Self {
-            text: text.into(),
+            text: LazyLock::new(Box::new(make)),
             is_page: false,
         }
     }
 
-    fn page(text: String) -> Self {
+    fn page(make: impl FnOnce() -> String + Send + 'static) -> Self {
         Self {
-            text: text.into(),
+            text: LazyLock::new(Box::new(make)),
             is_page: true,
         }
     }
@@ -114,7 +127,7 @@ impl Endpoint for Document {
             return Err(poem::error::MethodNotAllowedError.into());
         }
         let mut response = if self.is_page {
-            Html(self.text.to_string()).into_response()
+            Html(self.text.clone()).into_response()
         } else {
             self.text
                 .to_string()

@@ -1,13 +1,17 @@
 //! What users and sessions look like on the wire; shared by the resources.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use chrono::{DateTime, Utc};
-use poem_openapi::{Enum, Object, types::Example};
+use poem_openapi::{
+    Enum, Object,
+    registry::{MetaSchema, MetaSchemaRef},
+    types::{Example, ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
+};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
+    clock::Timestamp,
     ids::SessionId,
     model::{
         session::{AuthMethod, Session},
@@ -25,8 +29,58 @@ pub(super) fn to_map(attributes: AttributesDto) -> Map<String, Value> {
 /// Any UUID, for examples.
 pub(super) const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0196_f3a8_7c1d_7b3e_9a54_2f6d_1c8b_0e77);
 
-pub(super) fn example_time() -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(1_795_000_000_000).unwrap_or_default()
+/// A point in time as RFC 3339 writes it, in UTC and to the millisecond.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time(Timestamp);
+
+impl From<Timestamp> for Time {
+    fn from(at: Timestamp) -> Self {
+        Self(at)
+    }
+}
+
+impl Type for Time {
+    const IS_REQUIRED: bool = true;
+
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        "string_date-time".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "date-time")))
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(self.as_raw_value().into_iter())
+    }
+}
+
+impl ParseFromJSON for Time {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        let text = value
+            .as_ref()
+            .and_then(Value::as_str)
+            .ok_or_else(ParseError::expected_input)?;
+        let at = chrono::DateTime::parse_from_rfc3339(text).map_err(ParseError::custom)?;
+        Ok(Self(at.to_utc().into()))
+    }
+}
+
+impl ToJSON for Time {
+    fn to_json(&self) -> Option<Value> {
+        Some(Value::String(self.0.to_string()))
+    }
+}
+
+pub(super) fn example_time() -> Time {
+    Time(Timestamp::from_millis(1_795_000_000_000))
 }
 
 /// Whether a user may log in.
@@ -78,6 +132,7 @@ pub(super) struct UserDto {
     /// Whether the address was shown to be the user's.
     email_verified: bool,
     /// The user name, if there is one.
+    #[oai(nullable)]
     username: Option<String>,
     /// The application's own fields.
     attributes: AttributesDto,
@@ -86,9 +141,9 @@ pub(super) struct UserDto {
     /// Whether the user may log in.
     status: StatusDto,
     /// When the account was made.
-    created_at: DateTime<Utc>,
+    created_at: Time,
     /// When the account last changed.
-    updated_at: DateTime<Utc>,
+    updated_at: Time,
 }
 
 impl From<&User> for UserDto {
@@ -105,8 +160,8 @@ impl From<&User> for UserDto {
             } else {
                 StatusDto::Deactivated
             },
-            created_at: user.created_at.to_datetime(),
-            updated_at: user.updated_at.to_datetime(),
+            created_at: user.created_at.into(),
+            updated_at: user.updated_at.into(),
         }
     }
 }
@@ -139,11 +194,14 @@ pub(super) struct AdminUserDto {
     #[oai(flatten)]
     user: UserDto,
     /// The user's own session limit; null follows the policy.
+    #[oai(nullable)]
     max_sessions: Option<u32>,
     /// What happens beyond it; null follows the policy.
+    #[oai(nullable)]
     on_session_limit: Option<OnLimitDto>,
     /// Since when the user is deactivated.
-    deactivated_at: Option<DateTime<Utc>>,
+    #[oai(nullable)]
+    deactivated_at: Option<Time>,
 }
 
 impl From<&User> for AdminUserDto {
@@ -151,7 +209,7 @@ impl From<&User> for AdminUserDto {
         use crate::model::user::UserStatus;
         let deactivated_at = match user.status {
             UserStatus::Active => None,
-            UserStatus::Deactivated { at } => Some(at.to_datetime()),
+            UserStatus::Deactivated { at } => Some(at.into()),
         };
         Self {
             user: user.into(),
@@ -180,19 +238,22 @@ pub(super) struct SessionDto {
     /// Its id, the `sid` of access tokens.
     id: Uuid,
     /// The name given at login.
+    #[oai(nullable)]
     device_name: Option<String>,
     /// The `User-Agent` at login.
+    #[oai(nullable)]
     user_agent: Option<String>,
     /// The address at login.
+    #[oai(nullable)]
     address: Option<String>,
     /// When it was opened.
-    created_at: DateTime<Utc>,
+    created_at: Time,
     /// When its user last proved who they are.
-    authenticated_at: DateTime<Utc>,
+    authenticated_at: Time,
     /// When it was last used, give or take half a minute.
-    last_seen_at: DateTime<Utc>,
+    last_seen_at: Time,
     /// When it ends, used or not.
-    expires_at: DateTime<Utc>,
+    expires_at: Time,
     /// How its user proved who they are (RFC 8176 names).
     auth_methods: Vec<String>,
     /// Whether it is the one that asks.
@@ -206,10 +267,10 @@ impl SessionDto {
             device_name: session.device.name.clone(),
             user_agent: session.device.user_agent.clone(),
             address: session.device.address.map(|address| address.to_string()),
-            created_at: session.created_at.to_datetime(),
-            authenticated_at: session.authenticated_at.to_datetime(),
-            last_seen_at: session.last_seen_at.to_datetime(),
-            expires_at: session.expires_at.to_datetime(),
+            created_at: session.created_at.into(),
+            authenticated_at: session.authenticated_at.into(),
+            last_seen_at: session.last_seen_at.into(),
+            expires_at: session.expires_at.into(),
             auth_methods: session
                 .auth_methods
                 .iter()

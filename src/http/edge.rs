@@ -24,7 +24,7 @@ use super::{
     problem::Problem,
     system_api::not_found,
 };
-use crate::{auth::Auth, clock::Stopwatch, ids::RequestId};
+use crate::{auth::Auth, clock::Stopwatch};
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -74,15 +74,25 @@ impl<E: Endpoint> Edge<E> {
     }
 
     /// A fresh id, or the one that a trusted proxy has given the request already.
-    fn request_id(&self, request: &Request) -> RequestId {
-        let given = || request.header(&X_REQUEST_ID)?.parse().ok();
+    fn request_id(&self, request: &Request) -> Arc<str> {
+        let plain = |id: &&str| {
+            (1..=64).contains(&id.len())
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        let given = || request.header(&X_REQUEST_ID).filter(plain).map(Arc::from);
         let believed = peer_is_trusted(request, &self.trusted_proxies)
             .then(given)
             .flatten();
-        believed.unwrap_or_else(|| self.auth.fresh_request_id())
+        believed.unwrap_or_else(|| self.auth.fresh_request_id().to_string().into())
     }
 
     async fn answer(&self, mut request: Request) -> Result<Response, Error> {
+        if has_repeated_parameter(request.uri().query().unwrap_or_default()) {
+            let detail = "Each query parameter may stand there once.";
+            return Err(Problem::bad_request("ambiguous_parameter", detail).into());
+        }
         // poem reads bodies without limit, so the limit comes before anything that reads.
         let body = request.take_body();
         if !body.is_empty() {
@@ -108,7 +118,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             request_id: self.request_id(&request),
             client_ip: client_ip(&request, &self.trusted_proxies),
         };
-        request.set_data(context);
+        request.set_data(context.clone());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let span = tracing::info_span!("request", id = %context.request_id, %method);
         async {
@@ -124,9 +134,9 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             let mut response = answered.unwrap_or_else(|error| {
                 let problem = self.methods.problem_of(&error, &path);
                 problem.log();
-                problem.render(context.request_id)
+                problem.render(&context.request_id)
             });
-            self.finish(&mut response, context.request_id);
+            self.finish(&mut response, &context.request_id);
             // The route, not the path: a path may hold whatever somebody typed.
             let route = pattern.as_deref().unwrap_or("-");
             let (status, ms) = (
@@ -142,9 +152,9 @@ impl<E: Endpoint> Endpoint for Edge<E> {
 }
 
 impl<E> Edge<E> {
-    fn finish(&self, response: &mut Response, request_id: RequestId) {
+    fn finish(&self, response: &mut Response, request_id: &str) {
         let headers = response.headers_mut();
-        if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
+        if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert(X_REQUEST_ID.clone(), id);
         }
         for (name, value) in HEADERS {
@@ -157,6 +167,15 @@ impl<E> Edge<E> {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, year);
         }
     }
+}
+
+/// Whether a query names a parameter twice: which one counts would be anybody's guess (ASVS 15.3.7).
+fn has_repeated_parameter(query: &str) -> bool {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let names: Vec<&str> = pairs
+        .map(|pair| pair.split('=').next().unwrap_or_default())
+        .collect();
+    (1..names.len()).any(|n| names[..n].contains(&names[n]))
 }
 
 /// Which methods each path takes: for `Allow`, which poem does not send.

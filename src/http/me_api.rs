@@ -3,7 +3,7 @@
 use poem_openapi::{
     Object, OpenApi,
     param::Path,
-    types::{Example, MaybeUndefined},
+    types::{Example, MaybeUndefined, Password},
 };
 use uuid::Uuid;
 
@@ -23,8 +23,10 @@ pub(super) struct MeApi(pub(super) Auth);
 #[oai(example, deny_unknown_fields)]
 struct ProfileRequest {
     /// A new user name; null removes it.
+    #[oai(nullable)]
     username: MaybeUndefined<String>,
     /// New attributes in place of all the old ones; null removes them all.
+    #[oai(nullable)]
     attributes: MaybeUndefined<AttributesDto>,
 }
 
@@ -62,16 +64,16 @@ pub(super) fn profile_change(
 #[oai(example, deny_unknown_fields)]
 struct ChangePasswordRequest {
     /// The current password.
-    current_password: String,
+    current_password: Password,
     /// The new one; the same rules as at registration.
-    new_password: String,
+    new_password: Password,
 }
 
 impl Example for ChangePasswordRequest {
     fn example() -> Self {
         Self {
-            current_password: "correct horse battery staple".to_owned(),
-            new_password: "another horse entirely".to_owned(),
+            current_password: Password("correct horse battery staple".to_owned()),
+            new_password: Password("another horse entirely".to_owned()),
         }
     }
 }
@@ -115,7 +117,10 @@ impl MeApi {
         caller: CurrentUser,
         body: JsonBody<ChangePasswordRequest>,
     ) -> Result<Done, Fails<{ GUARDED | BODY | FORBIDDEN | INVALID }>> {
-        let (current, new) = (body.0.current_password.into(), body.0.new_password.into());
+        let (current, new) = (
+            body.0.current_password.0.into(),
+            body.0.new_password.0.into(),
+        );
         self.0
             .accounts()
             .change_password(caller.user.id, caller.session_id, &current, &new)
@@ -139,7 +144,7 @@ impl MeApi {
     ) -> Result<Done, Fails<{ GUARDED | BODY | FORBIDDEN | CONFLICT }>> {
         self.0
             .accounts()
-            .deactivate_self(caller.user.id, &body.0.password.into())
+            .deactivate_self(caller.user.id, &body.0.password.0.into())
             .await?;
         Ok(Done)
     }

@@ -16,7 +16,7 @@ mod password_api;
 mod problem;
 mod system_api;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use poem::{EndpointExt, Response, Route, endpoint::BoxEndpoint, get};
@@ -32,7 +32,7 @@ use self::{
     system_api::{SystemApi, VersionApi},
 };
 pub use self::{docs::openapi_document, problem::Problem};
-use crate::{auth::Auth, ids::RequestId, setting::BadSetting};
+use crate::{auth::Auth, setting::BadSetting};
 
 /// `[http]`: where to listen and whom to believe.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -133,9 +133,9 @@ enum Tag {
 type Api = (AuthApi, PasswordApi, MeApi, AdminApi, SystemApi, VersionApi);
 
 /// What is known of a request before it is handled.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Context {
-    request_id: RequestId,
+    request_id: Arc<str>,
     client_ip: Option<IpAddr>,
 }
 

@@ -4,7 +4,10 @@ use poem::{
     Endpoint, IntoResponse, Request, Response,
     http::{HeaderValue, header},
 };
-use poem_openapi::{Object, OpenApi, types::Example};
+use poem_openapi::{
+    Object, OpenApi,
+    types::{Example, Password},
+};
 
 use super::{
     Tag,
@@ -25,14 +28,14 @@ struct ResetRequest {
     /// What stands behind `#token=` in the link.
     token: String,
     /// The password to set; the same rules as at registration.
-    password: String,
+    password: Password,
 }
 
 impl Example for ResetRequest {
     fn example() -> Self {
         Self {
             token: "dwl_q83v…".to_owned(),
-            password: "correct horse battery staple".to_owned(),
+            password: Password("correct horse battery staple".to_owned()),
         }
     }
 }
@@ -54,7 +57,7 @@ impl PasswordApi {
     ) -> Result<Done, Fails<{ BODY | INVALID | OURS }>> {
         self.0
             .recovery()
-            .set_password(&body.0.token, &body.0.password.into())
+            .set_password(&body.0.token, &body.0.password.0.into())
             .await?;
         Ok(Done)
     }

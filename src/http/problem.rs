@@ -11,13 +11,12 @@ use poem::{
 use poem_openapi::{
     ApiResponse, Object,
     payload::{Json, Payload},
-    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
-    types::{ToJSON, Type},
+    registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry},
+    types::{Example, ToJSON, Type},
 };
 
 use crate::{
     error::{AuthError, FieldError},
-    ids::RequestId,
     model::session::CloseReason,
     store::StoreError,
 };
@@ -113,7 +112,7 @@ impl Problem {
 
     /// The answer, with everything a client may know.
     #[must_use]
-    pub fn render(&self, request_id: RequestId) -> Response {
+    pub fn render(&self, request_id: &str) -> Response {
         let body = ProblemBody {
             r#type: "about:blank".to_owned(),
             title: self.0.title.to_owned(),
@@ -135,13 +134,15 @@ impl Problem {
         response
     }
 
-    /// Logs the problem once: ours as errors with their cause, the client's quietly.
+    /// Logs the problem once, with its cause where there is one: ours as errors, the client's quietly.
     pub(super) fn log(&self) {
         let (status, code) = (self.0.status.as_u16(), self.0.code);
-        if let Some(cause) = &self.0.cause {
-            tracing::error!(status, code, cause, "request failed");
-        } else {
-            tracing::debug!(status, code, "request refused");
+        match &self.0.cause {
+            Some(cause) if self.0.status.is_server_error() => {
+                tracing::error!(status, code, cause, "request failed");
+            }
+            Some(cause) => tracing::info!(status, code, cause, "request refused"),
+            None => tracing::debug!(status, code, "request refused"),
         }
     }
 }
@@ -209,11 +210,10 @@ impl From<AuthError> for Problem {
                 "Not logged in",
                 "This request needs `Authorization: Bearer` with an access token.",
             ),
-            E::TokenInvalid(_) => Self::unauthorized(
-                "token_invalid",
-                "Invalid token",
-                "The access token is not one of this server.",
-            ),
+            E::TokenInvalid(_) => {
+                let detail = "The access token is not one of this server.";
+                Self::unauthorized("token_invalid", "Invalid token", detail).because(text)
+            }
             E::TokenExpired => Self::unauthorized(
                 "token_expired",
                 "Token expired",
@@ -309,7 +309,7 @@ const CONTENT_TYPE: &str = "application/problem+json";
 
 /// An error (RFC 9457). `code` is the stable name to program against.
 #[derive(Debug, Object)]
-#[oai(rename = "Problem")]
+#[oai(rename = "Problem", example)]
 struct ProblemBody {
     /// Always `about:blank`; `code` tells problems apart.
     r#type: String,
@@ -326,6 +326,20 @@ struct ProblemBody {
     /// Each field that breaks a rule.
     #[oai(skip_serializing_if_is_none)]
     errors: Option<Vec<ProblemField>>,
+}
+
+impl Example for ProblemBody {
+    fn example() -> Self {
+        Self {
+            r#type: "about:blank".to_owned(),
+            title: "Logged out".to_owned(),
+            status: 401,
+            detail: "This session was ended by its user.".to_owned(),
+            code: "logged_out".to_owned(),
+            request_id: "01a1fd04-daa0-7fc6-825b-c441f21891f1".to_owned(),
+            errors: None,
+        }
+    }
 }
 
 /// A field that breaks a rule.
@@ -427,7 +441,7 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
                         content_type: CONTENT_TYPE,
                         schema: ProblemBody::schema_ref(),
                     }],
-                    headers: vec![],
+                    headers: documented_headers(status),
                 })
                 .collect(),
         }
@@ -436,6 +450,21 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
     fn register(registry: &mut Registry) {
         ProblemBody::register(registry);
     }
+}
+
+fn documented_headers(status: u16) -> Vec<MetaHeader> {
+    let (name, description) = match status {
+        401 => ("WWW-Authenticate", "The challenge (RFC 6750 §3)."),
+        503 => ("Retry-After", "Seconds after which to ask again."),
+        _ => return vec![],
+    };
+    vec![MetaHeader {
+        name: name.to_owned(),
+        description: Some(description.to_owned()),
+        required: true,
+        deprecated: false,
+        schema: String::schema_ref(),
+    }]
 }
 
 /// A JSON answer with its status.

@@ -1,7 +1,14 @@
 //! What operators and their tools ask: is it alive, is it ready, what is it.
 
-use poem::http::StatusCode;
-use poem_openapi::{Object, OpenApi, types::Example};
+use poem::{
+    IntoResponse, Response,
+    http::{HeaderValue, StatusCode, header},
+};
+use poem_openapi::{
+    ApiResponse, Object, OpenApi,
+    registry::{MetaResponses, Registry},
+    types::Example,
+};
 use serde_json::Value;
 
 use super::{
@@ -26,8 +33,10 @@ struct Welcome {
     /// Always `doorward`.
     name: String,
     /// The interactive documents, where they are served.
+    #[oai(nullable)]
     docs: Option<String>,
     /// The machine-readable document, where it is served.
+    #[oai(nullable)]
     openapi: Option<String>,
     /// Whether this node is ready.
     health: String,
@@ -121,8 +130,32 @@ impl SystemApi {
     /// The keys that access tokens can be checked with (RFC 7517). Empty while only HS256 keys are in
     /// use. A token that checks is genuine; whether its session lives, only this server can say.
     #[oai(path = "/.well-known/jwks.json", method = "get", operation_id = "jwks")]
-    async fn jwks(&self) -> Result<Answer<200, Value>, Fails<OURS>> {
-        Ok(Answer(self.auth.jwks().clone()))
+    async fn jwks(&self) -> Result<PublicKeys, Fails<OURS>> {
+        Ok(PublicKeys(self.auth.jwks().clone()))
+    }
+}
+
+/// A JWK set; unlike everything else it may be kept for a while.
+struct PublicKeys(Value);
+
+impl IntoResponse for PublicKeys {
+    fn into_response(self) -> Response {
+        let mut response = Answer::<200, Value>(self.0).into_response();
+        let a_while = HeaderValue::from_static("public, max-age=300");
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, a_while);
+        response
+    }
+}
+
+impl ApiResponse for PublicKeys {
+    fn meta() -> MetaResponses {
+        Answer::<200, Value>::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        Answer::<200, Value>::register(registry);
     }
 }
 

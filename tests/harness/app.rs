@@ -1,9 +1,6 @@
 //! Doorward as its users see it: nodes that listen on real sockets, and typed clients.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use doorward::{
     Auth,
@@ -13,6 +10,7 @@ use doorward::{
     passwords::PasswordPolicy,
     secret::SecretString,
     sessions::SessionPolicy,
+    store::Store,
     tokens::KeyRing,
 };
 use poem::{
@@ -170,7 +168,12 @@ impl App {
 }
 
 async fn start_node(database: &Database, setup: &Setup, clock: Arc<ManualClock>) -> Node {
-    let store = Arc::new(WatchedStore::new(database.open().await));
+    serve(database.open().await, setup, clock).await
+}
+
+/// A node on any store.
+pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>) -> Node {
+    let store = Arc::new(WatchedStore::new(store));
     let auth = Auth::builder(Arc::clone(&store) as _, (setup.keys)())
         .sessions(setup.sessions.clone())
         .passwords(setup.passwords.clone())
@@ -240,10 +243,6 @@ impl Client {
             token: Some(token.to_owned()),
             ..self.clone()
         }
-    }
-
-    pub fn token(&self) -> &str {
-        self.token.as_deref().expect("logged in")
     }
 
     /// Logs in and carries the access token from then on.
@@ -371,10 +370,4 @@ macro_rules! assert_problem {
             reply.text
         );
     };
-}
-
-/// An address nobody else in this test run has.
-pub fn fresh_email() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("user{}@example.org", NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -157,9 +157,11 @@ fn in_a_runtime_of_its_own(work: impl Future<Output = ()> + Send + 'static) {
         let runtime = runtime.enable_all().build().expect("a runtime");
         runtime.block_on(work);
     });
-    if thread.join().is_err() && !std::thread::panicking() {
-        panic!("the test database could not be dropped");
-    }
+    let dropped = thread.join().is_ok();
+    assert!(
+        dropped || std::thread::panicking(),
+        "the test database could not be dropped"
+    );
 }
 
 fn settings(backend: Backend) -> DatabaseSettings {

@@ -11,33 +11,27 @@ use super::backend::{Backend, Database};
 
 impl Database {
     pub async fn delete_user_row(&self, user: UserId) {
-        match self.backend() {
-            Backend::Mongodb => {
-                let users = self.mongo().await.collection::<Document>("users");
-                let deleted = users
-                    .delete_one(doc! {"_id": bson_id(user.as_uuid())})
-                    .await;
-                assert_eq!(deleted.expect("deleted").deleted_count, 1);
-            }
-            _ => {
-                let id = self.id_literal(user.as_uuid());
-                self.sql(&format!("DELETE FROM users WHERE id = {id}"))
-                    .await;
-            }
+        if self.backend() == Backend::Mongodb {
+            let users = self.mongo().await.collection::<Document>("users");
+            let deleted = users
+                .delete_one(doc! {"_id": bson_id(user.as_uuid())})
+                .await;
+            assert_eq!(deleted.expect("deleted").deleted_count, 1);
+        } else {
+            let id = self.id_literal(user.as_uuid());
+            self.sql(&format!("DELETE FROM users WHERE id = {id}"))
+                .await;
         }
     }
 
     pub async fn delete_session_row(&self, user: UserId, session: SessionId) {
-        match self.backend() {
-            Backend::Mongodb => {
-                let pull = doc! {"$pull": {"sessions": {"id": bson_id(session.as_uuid())}}};
-                self.change_user_document(user, pull).await;
-            }
-            _ => {
-                let id = self.id_literal(session.as_uuid());
-                self.sql(&format!("DELETE FROM sessions WHERE id = {id}"))
-                    .await;
-            }
+        if self.backend() == Backend::Mongodb {
+            let pull = doc! {"$pull": {"sessions": {"id": bson_id(session.as_uuid())}}};
+            self.change_user_document(user, pull).await;
+        } else {
+            let id = self.id_literal(session.as_uuid());
+            self.sql(&format!("DELETE FROM sessions WHERE id = {id}"))
+                .await;
         }
     }
 
@@ -57,21 +51,18 @@ impl Database {
 
     /// Leaves the user's sessions open.
     pub async fn deactivate_user_row(&self, user: UserId, at: Timestamp) {
-        match self.backend() {
-            Backend::Mongodb => {
-                let set = doc! {"$set": {"deactivated_at": Value::Time(at).bson()}};
-                self.change_user_document(user, set).await;
-            }
-            _ => {
-                let (id, at) = (
-                    self.id_literal(user.as_uuid()),
-                    self.literal(&Value::Time(at)),
-                );
-                self.sql(&format!(
-                    "UPDATE users SET status = 'deactivated', deactivated_at = {at} WHERE id = {id}"
-                ))
-                .await;
-            }
+        if self.backend() == Backend::Mongodb {
+            let set = doc! {"$set": {"deactivated_at": Value::Time(at).bson()}};
+            self.change_user_document(user, set).await;
+        } else {
+            let (id, at) = (
+                self.id_literal(user.as_uuid()),
+                self.literal(&Value::Time(at)),
+            );
+            self.sql(&format!(
+                "UPDATE users SET status = 'deactivated', deactivated_at = {at} WHERE id = {id}"
+            ))
+            .await;
         }
     }
 
@@ -86,45 +77,39 @@ impl Database {
 
     /// Gives the user an address that is none.
     pub async fn corrupt_user_row(&self, user: UserId) {
-        match self.backend() {
-            Backend::Mongodb => {
-                self.change_user_document(user, doc! {"$set": {"email": "banana"}})
-                    .await;
-            }
-            _ => {
-                let id = self.id_literal(user.as_uuid());
-                self.sql(&format!(
-                    "UPDATE users SET email = 'banana' WHERE id = {id}"
-                ))
+        if self.backend() == Backend::Mongodb {
+            self.change_user_document(user, doc! {"$set": {"email": "banana"}})
                 .await;
-            }
+        } else {
+            let id = self.id_literal(user.as_uuid());
+            self.sql(&format!(
+                "UPDATE users SET email = 'banana' WHERE id = {id}"
+            ))
+            .await;
         }
     }
 
     async fn set_session(&self, user: UserId, session: SessionId, fields: &[(&str, Value)]) {
-        match self.backend() {
-            Backend::Mongodb => {
-                let set: Document = fields
-                    .iter()
-                    .map(|(name, value)| (format!("sessions.$[one].{name}"), value.bson()))
-                    .collect();
-                let users = self.mongo().await.collection::<Document>("users");
-                let changed = users
-                    .update_one(doc! {"_id": bson_id(user.as_uuid())}, doc! {"$set": set})
-                    .array_filters([doc! {"one.id": bson_id(session.as_uuid())}])
-                    .await
-                    .expect("changed");
-                assert_eq!(changed.modified_count, 1, "the session is there");
-            }
-            _ => {
-                let set: Vec<_> = fields
-                    .iter()
-                    .map(|(name, value)| format!("{name} = {}", self.literal(value)))
-                    .collect();
-                let (set, id) = (set.join(", "), self.id_literal(session.as_uuid()));
-                self.sql(&format!("UPDATE sessions SET {set} WHERE id = {id}"))
-                    .await;
-            }
+        if self.backend() == Backend::Mongodb {
+            let set: Document = fields
+                .iter()
+                .map(|(name, value)| (format!("sessions.$[one].{name}"), value.bson()))
+                .collect();
+            let users = self.mongo().await.collection::<Document>("users");
+            let changed = users
+                .update_one(doc! {"_id": bson_id(user.as_uuid())}, doc! {"$set": set})
+                .array_filters([doc! {"one.id": bson_id(session.as_uuid())}])
+                .await
+                .expect("changed");
+            assert_eq!(changed.modified_count, 1, "the session is there");
+        } else {
+            let set: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| format!("{name} = {}", self.literal(value)))
+                .collect();
+            let (set, id) = (set.join(", "), self.id_literal(session.as_uuid()));
+            self.sql(&format!("UPDATE sessions SET {set} WHERE id = {id}"))
+                .await;
         }
     }
 

@@ -266,12 +266,13 @@ stop_servers() {
     fi
     if [ -s "$SERVERS_DIR/mongodb/pid" ]; then
         pid="$(cat "$SERVERS_DIR/mongodb/pid")"
-        kill -TERM "$pid" 2>/dev/null || true
-        while kill -0 "$pid" 2>/dev/null && [ "$waited" -lt 100 ]; do
+        # Nothing is to be kept; a primary that is asked politely takes its time.
+        kill -KILL "$pid" 2>/dev/null || true
+        # A zombie that nobody reaps is gone all the same.
+        while readlink "/proc/$pid/exe" >/dev/null 2>&1 && [ "$waited" -lt 100 ]; do
             sleep 0.1
             waited=$((waited + 1))
         done
-        kill -KILL "$pid" 2>/dev/null || true
     fi
     rm -rf "$SERVERS_DIR"
     SERVERS_DIR=''

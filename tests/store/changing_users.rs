@@ -410,12 +410,12 @@ async fn a_change_and_a_registration_race_for_a_name(database: Database) {
     for round in 0..10 {
         let old = add_user(&*nodes[0], &format!("old{round}@example.org")).await;
         let username = format!("wanted{round}");
-        let (changer, maker) = (Arc::clone(&nodes[0]), Arc::clone(&nodes[1]));
+        let (node, other_node) = (Arc::clone(&nodes[0]), Arc::clone(&nodes[1]));
         let new = named_user(&format!("new{round}@example.org"), &username);
         let patch = to_name(&username);
-        let changing = tokio::spawn(async move { change(&*changer, old, patch).await });
-        let made = maker.create_user(&new, None).await.expect("an answer");
-        let changed = changing.await.expect("no panic");
+        let update = tokio::spawn(async move { change(&*node, old, patch).await });
+        let made = other_node.create_user(&new, None).await.expect("an answer");
+        let changed = update.await.expect("no panic");
         let winner = match (made, changed) {
             (CreateUser::Created, UpdateUser::UsernameTaken) => new.user.id,
             (CreateUser::UsernameTaken, UpdateUser::Updated(_)) => old,

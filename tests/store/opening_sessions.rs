@@ -64,7 +64,7 @@ async fn a_session_is_opened_and_read_back_as_it_was_asked_for(database: Databas
     assert_eq!(session.state, SessionState::Open);
     assert_eq!(
         other_node.open_sessions_of(ann).await.expect("an answer"),
-        [session.clone()]
+        std::slice::from_ref(&session)
     );
     let seen = view(&*other_node, ann, session.id)
         .await

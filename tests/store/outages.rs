@@ -21,7 +21,7 @@ async fn mongodb_away_is_unavailable_and_comes_back() {
 }
 
 #[track_caller]
-fn assert_unavailable<T: std::fmt::Debug>(what: &str, answer: StoreResult<T>) {
+fn assert_unavailable<T: std::fmt::Debug>(what: &str, answer: &StoreResult<T>) {
     assert!(
         matches!(answer, Err(StoreError::Unavailable(_))),
         "{what}: {answer:?}"
@@ -40,28 +40,28 @@ async fn away_is_unavailable_and_comes_back(backend: Backend) {
         limit: 10,
         ..UserFilter::default()
     };
-    assert_unavailable("time", store.time().await);
-    assert_unavailable("user", store.user(ann).await);
+    assert_unavailable("time", &store.time().await);
+    assert_unavailable("user", &store.user(ann).await);
     assert_unavailable(
         "user_by_login",
-        store.user_by_login(&by_email("ann@example.org")).await,
+        &store.user_by_login(&by_email("ann@example.org")).await,
     );
-    assert_unavailable("user_credentials", store.user_credentials(ann).await);
-    assert_unavailable("list_users", store.list_users(&everybody).await);
+    assert_unavailable("user_credentials", &store.user_credentials(ann).await);
+    assert_unavailable("list_users", &store.list_users(&everybody).await);
     assert_unavailable(
         "live_sessions",
-        store.live_sessions(&[(ann, session)]).await,
+        &store.live_sessions(&[(ann, session)]).await,
     );
-    assert_unavailable("open_sessions_of", store.open_sessions_of(ann).await);
+    assert_unavailable("open_sessions_of", &store.open_sessions_of(ann).await);
     assert_unavailable(
         "open_session",
-        store.open_session(&login.request(NOW), NOW).await,
+        &store.open_session(&login.request(NOW), NOW).await,
     );
     let closed = store
         .close_session(ann, session, CloseReason::Revoked, None, NOW)
         .await;
-    assert_unavailable("close_session", closed);
-    assert_unavailable("deactivate_user", store.deactivate_user(ann, NOW).await);
+    assert_unavailable("close_session", &closed);
+    assert_unavailable("deactivate_user", &store.deactivate_user(ann, NOW).await);
 
     server.start_again().await;
     let back = async {

@@ -60,6 +60,8 @@ async fn redeem(
     outcome.expect("an answer")
 }
 
+/// The hash of this password, as [`stored_hash`] tells it.
+#[expect(clippy::unnecessary_wraps, reason = "compared with what may be absent")]
 fn is(text: &str) -> Option<String> {
     Some(hash(text).expose().clone())
 }
@@ -371,12 +373,12 @@ async fn a_link_and_a_change_of_password_exclude_each_other(database: Database) 
     for round in 0..rounds(100) {
         let (ann, link) = add_invited(&*nodes[0], &format!("ann{round}@example.org")).await;
         let before = version(&*nodes[0], ann).await;
-        let (redeemer, changer) = (Arc::clone(&nodes[0]), Arc::clone(&nodes[1]));
-        let redeeming = tokio::spawn(async move { redeem(&*redeemer, &link, NOW).await });
-        let changed = changer
+        let (node, other_node) = (Arc::clone(&nodes[0]), Arc::clone(&nodes[1]));
+        let link_used = tokio::spawn(async move { redeem(&*node, &link, NOW).await });
+        let changed = other_node
             .set_password(ann, &hash("second"), before, None, NOW)
             .await;
-        let redeemed = redeeming.await.expect("no panic");
+        let redeemed = link_used.await.expect("no panic");
         let winner = match (redeemed, changed.expect("an answer")) {
             (Redeem::Redeemed(_), SetPassword::CredentialsChanged) => "linked",
             (Redeem::Refused, SetPassword::Changed { .. }) => "second",

@@ -2,9 +2,11 @@
 
 mod accounts;
 mod administration;
+mod crashes;
 mod hand_edits;
 mod held_moments;
 mod indistinguishable;
+mod outages;
 mod revocation;
 mod sessions;
 mod single_login;

@@ -1,0 +1,592 @@
+//! The command line: what it answers, its exit codes, and how the server starts and ends.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+};
+
+use doorward::tokens::keys::{KeyFile, KeyRing};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::program::{Done, KEY, Place};
+
+/// Light hashing, so that a command takes milliseconds.
+const LIGHT: [(&str, &str); 5] = [
+    ("DOORWARD__ENVIRONMENT", "test"),
+    ("DOORWARD__TOKENS__KEY", KEY),
+    ("DOORWARD__DATABASE__AUTO_MIGRATE", "true"),
+    ("DOORWARD__PASSWORDS__SCRYPT_LOG_N", "4"),
+    ("DOORWARD__PASSWORDS__SCRYPT_P", "1"),
+];
+const PASSWORD: &str = "correct horse battery staple";
+
+fn create(place: &Place, args: &[&str]) -> Done {
+    let args = [args, &["--password-stdin"]].concat();
+    place.run_with_input(&args, &LIGHT, &format!("{PASSWORD}\n"))
+}
+
+#[test]
+fn exit_code_2_says_that_a_command_was_not_understood() {
+    let place = Place::new();
+    for args in [
+        &[][..],
+        &["dance"],
+        &["migrate", "--down", "0"],
+        &["migrate", "--check", "--down", "1"],
+        &["user", "create", "--email", "ann@example.org"],
+        &[
+            "user",
+            "create",
+            "--email",
+            "ann@example.org",
+            "--password",
+            "x",
+        ],
+        &["session", "revoke"],
+        &["session", "revoke", "not-an-id"],
+        &["key", "new", "--alg", "RS256"],
+        &["key", "new", "--sign-after", "soon"],
+        &["key", "retire"],
+    ] {
+        let done = place.run(args, &[]);
+        assert_eq!(
+            (done.code, done.out.as_str()),
+            (2, ""),
+            "{args:?}: {}",
+            done.err
+        );
+        assert!(done.err.contains("--help"), "{args:?}: {}", done.err);
+    }
+    for args in [&["--help"][..], &["key", "new", "--help"], &["--version"]] {
+        place.run(args, &[]).answer();
+    }
+    let left: Vec<_> = fs::read_dir(place.path("")).expect("there").collect();
+    assert!(left.is_empty(), "nothing was touched: {left:?}");
+}
+
+#[test]
+fn users_are_made_shown_deactivated_and_activated() {
+    let place = Place::new();
+    let run = |args: &[&str]| place.run(args, &LIGHT);
+    let made = create(
+        &place,
+        &[
+            "user",
+            "create",
+            "--email",
+            "Ann@example.org",
+            "--username",
+            "ann",
+            "--json",
+        ],
+    );
+    let ann = made.json();
+    assert_eq!(
+        (
+            &ann["email"],
+            &ann["username"],
+            &ann["roles"],
+            &ann["status"]
+        ),
+        (
+            &json!("Ann@example.org"),
+            &json!("ann"),
+            &json!([]),
+            &json!("active")
+        )
+    );
+    let id = ann["id"].as_str().expect("a text").to_owned();
+    for name in [id.as_str(), "ann@EXAMPLE.org", "ANN"] {
+        assert_eq!(run(&["user", "show", name, "--json"]).json(), ann, "{name}");
+    }
+    let words = run(&["user", "show", "ann"]).answer();
+    assert!(
+        words.contains("email     Ann@example.org (not verified)\n"),
+        "{words}"
+    );
+
+    let off = run(&["user", "deactivate", "ann", "--json"]).json();
+    assert_eq!(off["status"], "deactivated");
+    let on = run(&["user", "activate", "ann", "--json"]).json();
+    assert_eq!(
+        (&on["status"], &on["deactivated_at"]),
+        (&json!("active"), &Value::Null)
+    );
+
+    assert_eq!(
+        create(&place, &["user", "create", "--email", "ANN@example.org"]).refusal(),
+        "the e-mail address is taken"
+    );
+    assert_eq!(
+        run(&["user", "show", "bob"]).refusal(),
+        "there is no user `bob`"
+    );
+    assert!(
+        run(&["user", "show", "bob@"])
+            .refusal()
+            .starts_with("`bob@`: must be an e-mail address")
+    );
+    let wrong = create(
+        &place,
+        &["user", "create", "--email", "nobody", "--username", "x"],
+    )
+    .refusal();
+    assert!(
+        wrong.contains("email: must be") && wrong.contains("username: must be"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn a_password_is_one_line_of_standard_input() {
+    let place = Place::new();
+    let made = |email: &str, input: &str| {
+        let args = ["user", "create", "--email", email, "--password-stdin"];
+        place.run_with_input(&args, &LIGHT, input)
+    };
+    made("a@example.org", PASSWORD).answer();
+    made("b@example.org", &format!("{PASSWORD}\r\n")).answer();
+    for input in ["", "\n", "two lines are\nno password here\n"] {
+        assert_eq!(
+            made("c@example.org", input).refusal(),
+            "--password-stdin: one line is expected on standard input"
+        );
+    }
+    let short = made("c@example.org", "short\n").refusal();
+    assert!(
+        short.starts_with("password: must be at least 15 characters"),
+        "{short}"
+    );
+    let server = place.serve(&LIGHT);
+    for (email, password) in [("a@example.org", PASSWORD), ("b@example.org", PASSWORD)] {
+        assert_eq!(
+            login(&server.address, email, password).0,
+            200,
+            "only the line break is cut"
+        );
+    }
+}
+
+#[test]
+fn the_first_administrator_is_made_and_others_granted() {
+    let place = Place::new();
+    let run = |args: &[&str]| place.run(args, &LIGHT);
+    let root = create(
+        &place,
+        &["admin", "create", "--email", "root@example.org", "--json"],
+    )
+    .json();
+    assert_eq!(root["roles"], json!(["admin"]));
+    let again = create(&place, &["admin", "create", "--email", "root@example.org"]).refusal();
+    assert!(
+        again.starts_with("the e-mail address is taken; to make that user an administrator run `")
+            && again.ends_with(" admin grant root@example.org`"),
+        "{again}"
+    );
+    assert_eq!(
+        run(&["user", "deactivate", "root@example.org"]).refusal(),
+        "the last active administrator must stay one"
+    );
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    let ann = run(&["admin", "grant", "ann@example.org", "--json"]).json();
+    assert_eq!(ann["roles"], json!(["admin"]));
+    run(&["user", "deactivate", "root@example.org"]).answer();
+}
+
+#[test]
+fn sessions_are_listed_and_ended() {
+    let place = Place::new();
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    let server = place.serve(&LIGHT);
+    let list = || {
+        place
+            .run(&["session", "list", "ann@example.org", "--json"], &LIGHT)
+            .json()
+    };
+    assert_eq!(list()["items"], json!([]));
+
+    let token = token(&server.address);
+    let session = list()["items"][0]["id"].as_str().expect("one").to_owned();
+    assert_eq!(
+        ask(&server.address, "GET", "/v1/auth/me", &token, "").0,
+        200
+    );
+    place.run(&["session", "revoke", &session], &LIGHT).answer();
+    let (status, body) = ask(&server.address, "GET", "/v1/auth/me", &token, "");
+    assert_eq!(
+        (status, body.contains("\"session_revoked\"")),
+        (401, true),
+        "{body}"
+    );
+    assert_eq!(list()["items"], json!([]));
+
+    let token = self::token(&server.address);
+    let ended = place.run(
+        &["session", "revoke", "--user", "ann@example.org", "--json"],
+        &LIGHT,
+    );
+    assert_eq!(ended.json(), json!({"ended": 1}));
+    assert_eq!(
+        ask(&server.address, "GET", "/v1/auth/me", &token, "").0,
+        401
+    );
+    let unknown = "01a1fd08-c4b9-7c5d-8c09-c269bf8dc48f";
+    assert_eq!(
+        place.run(&["session", "revoke", unknown], &LIGHT).refusal(),
+        "no such session"
+    );
+}
+
+/// ASVS 11.1.1, 13.3.4.
+#[test]
+fn keys_are_made_listed_and_retired() {
+    let place = Place::new();
+    let file = ["--file", "keys.json"];
+    let run = |args: &[&str]| place.run(&[args, &file].concat(), &[]);
+    let first = run(&["key", "new", "--json"]).json();
+    assert_eq!(
+        (&first["alg"], &first["file"]),
+        (&json!("HS256"), &json!("keys.json"))
+    );
+    let mode = fs::metadata(place.path("keys.json"))
+        .expect("made")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let first = first["kid"].as_str().expect("a name").to_owned();
+
+    let last = run(&["key", "retire", &first]).refusal();
+    assert_eq!(
+        last,
+        format!(
+            "key `{first}` is the last one that may sign; make another with `doorward key new` first"
+        )
+    );
+    let later = run(&[
+        "key",
+        "new",
+        "--alg",
+        "EdDSA",
+        "--sign-after",
+        "10m",
+        "--json",
+    ])
+    .json();
+    let later = later["kid"].as_str().expect("a name").to_owned();
+    assert_eq!(
+        states(&run(&["key", "list", "--json"]).json()),
+        [
+            (first.clone(), "HS256".to_owned(), "signs".to_owned()),
+            (later.clone(), "EdDSA".to_owned(), "waits".to_owned()),
+        ]
+    );
+    run(&["key", "retire", &first]).refusal();
+    let now = run(&["key", "new", "--alg", "ES256", "--json"]).json();
+    let now = now["kid"].as_str().expect("a name").to_owned();
+    run(&["key", "retire", &first]).answer();
+    assert_eq!(
+        states(&run(&["key", "list", "--json"]).json()),
+        [
+            (later, "EdDSA".to_owned(), "waits".to_owned()),
+            (now, "ES256".to_owned(), "signs".to_owned()),
+        ]
+    );
+    assert_eq!(
+        run(&["key", "retire", &first]).refusal(),
+        format!("keys.json has no key `{first}`; `doorward key list` names them")
+    );
+
+    let keys = KeyFile::parse(&place.read("keys.json")).expect("a key file");
+    let ring = KeyRing::from_file(&keys).expect("keys that work");
+    assert_eq!(ring.jwks()["keys"].as_array().map(Vec::len), Some(2));
+    let left: Vec<_> = fs::read_dir(place.path("")).expect("there").collect();
+    assert_eq!(left.len(), 1, "no draft is left: {left:?}");
+}
+
+fn states(list: &Value) -> Vec<(String, String, String)> {
+    let text = |key: &Value, name: &str| key[name].as_str().expect("a text").to_owned();
+    let keys = list["keys"].as_array().expect("a list");
+    keys.iter()
+        .map(|key| (text(key, "kid"), text(key, "alg"), text(key, "state")))
+        .collect()
+}
+
+/// The first key has to be made while production would still refuse to start for want of one.
+#[test]
+fn a_key_can_be_made_before_there_is_one() {
+    let place = Place::new();
+    let production = [
+        ("DOORWARD__ENVIRONMENT", "production"),
+        ("DOORWARD__PUBLIC_URL", "https://auth.example.org"),
+        ("DOORWARD__TOKENS__KEY_FILE", "keys.json"),
+    ];
+    let check = || place.run(&["config", "check"], &production);
+    check().refusal();
+    place.run(&["key", "new"], &production).answer();
+    check().answer();
+
+    let none = place.run(&["key", "new"], &production[..2]).refusal();
+    assert_eq!(
+        none,
+        "tokens.key_file: is not set; set it, or name a file with --file"
+    );
+    // Even from the first moment some key may sign.
+    place
+        .run(
+            &["key", "new", "--file", "other.json", "--sign-after", "1h"],
+            &[],
+        )
+        .answer();
+    let list = place
+        .run(&["key", "list", "--file", "other.json", "--json"], &[])
+        .json();
+    assert_eq!(list["keys"][0]["state"], "signs");
+    let nowhere = place
+        .run(&["key", "new", "--file", "no/such/folder/keys.json"], &[])
+        .refusal();
+    assert!(
+        nowhere.starts_with("no/such/folder/keys.json cannot be written: "),
+        "{nowhere}"
+    );
+}
+
+#[test]
+fn migrations_are_listed_applied_and_taken_back() {
+    let place = Place::new();
+    let migrate = |args: &[&str]| {
+        place.run(
+            &[&["migrate", "--json"], args].concat(),
+            &[("DOORWARD__TOKENS__KEY", KEY)],
+        )
+    };
+    let all = json!(["0001_users_and_sessions"]);
+    let pending = migrate(&["--check"]);
+    assert_eq!(
+        (
+            pending.code,
+            pending.out.contains("0001_users_and_sessions")
+        ),
+        (1, true)
+    );
+    assert_eq!(
+        pending.err,
+        "doorward: the database is not up to date; run `doorward migrate`\n"
+    );
+    assert_eq!(migrate(&[]).json(), json!({"applied": all}));
+    assert_eq!(migrate(&[]).json(), json!({"applied": []}));
+    assert_eq!(migrate(&["--check"]).json(), json!({"pending": []}));
+    assert_eq!(migrate(&["--down", "5"]).json(), json!({"reverted": all}));
+    assert_eq!(migrate(&["--check"]).code, 1);
+}
+
+#[test]
+fn the_api_document_is_printed() {
+    let url = [("DOORWARD__PUBLIC_URL", "https://auth.example.org")];
+    let document = Place::new().run(&["openapi"], &url).json();
+    assert_eq!(document["servers"][0]["url"], "https://auth.example.org");
+    assert!(document["paths"]["/v1/auth/login"].is_object());
+}
+
+#[test]
+fn development_starts_in_an_empty_folder_and_starts_again() {
+    let place = Place::new();
+    let mut server = place.serve(&[]);
+    let mut said = String::new();
+    while let Ok(line) = server.lines.recv() {
+        said += &(line + "\n");
+        if said.contains("admin create") {
+            break;
+        }
+    }
+    assert!(
+        said.contains(&format!("documentation: http://{}/docs\n", server.address)),
+        "{said}"
+    );
+    for name in ["data/doorward.db", "data/token-keys.json"] {
+        let mode = fs::metadata(place.path(name))
+            .expect("made")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let keys = place.read("data/token-keys.json");
+    let body = json!({"email": "ann@example.org", "password": PASSWORD}).to_string();
+    assert_eq!(
+        ask(&server.address, "POST", "/v1/auth/register", "", &body).0,
+        201
+    );
+    let token = token(&server.address);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+
+    let mut server = place.serve(&[]);
+    assert_eq!(place.read("data/token-keys.json"), keys);
+    assert_eq!(
+        ask(&server.address, "GET", "/v1/auth/me", &token, "").0,
+        200,
+        "the session lives on"
+    );
+    server.signal(Signal::INT);
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
+fn a_stopping_server_finishes_what_runs() {
+    let place = Place::new();
+    let mut server = place.serve(&LIGHT);
+    // A connection that waits for its next request must not hold the end up.
+    let mut waiting = TcpStream::connect(&server.address).expect("accepted");
+    waiting
+        .write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("sent");
+    let mut status = [0; 12];
+    waiting.read_exact(&mut status).expect("answered");
+
+    let body = json!({"email": "ann@example.org", "password": PASSWORD}).to_string();
+    let mut running = TcpStream::connect(&server.address).expect("accepted");
+    let head = format!(
+        "POST /v1/auth/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    running.write_all(head.as_bytes()).expect("sent");
+    // The server asks for the body, so the request is running.
+    let mut continues = [0; 25];
+    running.read_exact(&mut continues).expect("answered");
+    assert!(
+        continues.starts_with(b"HTTP/1.1 100"),
+        "{}",
+        String::from_utf8_lossy(&continues)
+    );
+    server.signal(Signal::TERM);
+    server.logs("initiate graceful shutdown");
+    running.write_all(body.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    running.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(server.wait(), Some(0));
+    assert!(
+        TcpStream::connect(&server.address).is_err(),
+        "nobody listens any more"
+    );
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let place = Place::new();
+    let mut server = place.serve(&LIGHT);
+    let mut running = TcpStream::connect(&server.address).expect("accepted");
+    let head = b"POST /v1/auth/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+    running.write_all(head).expect("sent");
+    let mut continues = [0; 25];
+    running.read_exact(&mut continues).expect("answered");
+    server.signal(Signal::TERM);
+    server.logs("initiate graceful shutdown");
+    server.signal(Signal::INT);
+    assert_eq!(server.wait(), Some(1));
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let place = Place::new();
+    let mut variables = LIGHT.to_vec();
+    variables.push(("DOORWARD__HTTP__LISTEN", &address));
+    let done = place.run(&["serve"], &variables);
+    assert_eq!(done.code, 1);
+    let sentence = done.err.lines().last().expect("a sentence");
+    assert!(
+        sentence.starts_with(&format!(
+            "doorward: http.listen: {address} cannot be listened on: "
+        )),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn production_shows_its_documents_to_operators_only() {
+    let place = Place::new();
+    let server = place.serve(&[
+        ("DOORWARD__ENVIRONMENT", "production"),
+        ("DOORWARD__DATABASE__AUTO_MIGRATE", "true"),
+        ("DOORWARD__TOKENS__KEY", KEY),
+        ("DOORWARD__HTTP__ADMIN_LISTEN", "127.0.0.1:0"),
+    ]);
+    let line = server.lines.recv().expect("a second address");
+    let operators = line
+        .strip_prefix("for operators on http://")
+        .expect("named")
+        .to_owned();
+    for (path, open, inside) in [
+        ("/docs", 404, 200),
+        ("/version", 404, 200),
+        ("/health/ready", 200, 200),
+    ] {
+        assert_eq!(ask(&server.address, "GET", path, "", "").0, open, "{path}");
+        assert_eq!(
+            ask(&operators, "GET", path, "", "").0,
+            inside,
+            "{path} for operators"
+        );
+    }
+    let log = server.logs("answered");
+    let line: Value = serde_json::from_str(&log).expect("a JSON log line");
+    assert!(
+        line["timestamp"]
+            .as_str()
+            .is_some_and(|at| at.ends_with('Z')),
+        "UTC: {log}"
+    );
+}
+
+#[test]
+fn healthcheck_asks_the_server_of_this_machine() {
+    let place = Place::new();
+    let server = place.serve(&LIGHT);
+    let port = server.address.rsplit_once(':').expect("a port").1;
+    let everywhere = format!("0.0.0.0:{port}");
+    let healthy = |listen: &str| place.run(&["healthcheck"], &[("DOORWARD__HTTP__LISTEN", listen)]);
+    assert_eq!(healthy(&server.address).answer(), "ready\n");
+    assert_eq!(healthy(&everywhere).answer(), "ready\n");
+    let gone = server.address.clone();
+    drop(server);
+    assert!(
+        healthy(&gone)
+            .refusal()
+            .starts_with(&format!("http://{gone} is not ready: "))
+    );
+}
+
+/// A request over plain HTTP: status and body.
+fn ask(address: &str, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("accepted");
+    let credentials = match token {
+        "" => String::new(),
+        token => format!("Authorization: Bearer {token}\r\n"),
+    };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{credentials}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("answered");
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    (head[9..12].parse().expect("a status"), body.to_owned())
+}
+
+fn login(address: &str, email: &str, password: &str) -> (u16, String) {
+    let body = json!({"email": email, "password": password}).to_string();
+    ask(address, "POST", "/v1/auth/login", "", &body)
+}
+
+fn token(address: &str) -> String {
+    let (status, body) = login(address, "ann@example.org", PASSWORD);
+    assert_eq!(status, 200, "{body}");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    body["access_token"].as_str().expect("a token").to_owned()
+}

@@ -1,0 +1,146 @@
+//! Promise 4: what got a 2xx survives `kill -9`, and nothing is half made.
+
+use std::sync::{Arc, Mutex};
+
+use doorward::store::settings::Backend;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::{
+    for_each_store,
+    harness::{
+        app::{Client, PASSWORD},
+        backend::Database,
+        rounds, until,
+    },
+    program::{KEY, Place},
+};
+
+for_each_store! {
+    what_was_acknowledged_survives_a_kill,
+}
+
+const CLIENTS: usize = 8;
+/// Acknowledged registrations after which the server is killed.
+const ACKNOWLEDGED: usize = 30;
+
+/// What the clients of one round know.
+#[derive(Default)]
+struct Known {
+    acknowledged: Vec<String>,
+    /// Sent, and never answered.
+    in_doubt: Vec<String>,
+}
+
+fn variables(database: &Database) -> Vec<(&'static str, String)> {
+    let settings = database.settings();
+    let backend = settings.backend.to_string();
+    let address = match settings.backend {
+        Backend::Sqlite => (
+            "DOORWARD__DATABASE__SQLITE__PATH",
+            settings.sqlite.path.display().to_string(),
+        ),
+        Backend::Postgres => (
+            "DOORWARD__DATABASE__POSTGRES__URL",
+            settings.postgres.url.expose().clone(),
+        ),
+        Backend::Mongodb => (
+            "DOORWARD__DATABASE__MONGODB__URL",
+            settings.mongodb.url.expose().clone(),
+        ),
+    };
+    vec![
+        ("DOORWARD__ENVIRONMENT", "test".to_owned()),
+        ("DOORWARD__TOKENS__KEY", KEY.to_owned()),
+        ("DOORWARD__PASSWORDS__SCRYPT_LOG_N", "4".to_owned()),
+        ("DOORWARD__PASSWORDS__SCRYPT_P", "1".to_owned()),
+        (
+            "DOORWARD__DATABASE__MONGODB__DATABASE",
+            settings.mongodb.database.clone(),
+        ),
+        ("DOORWARD__DATABASE__BACKEND", backend),
+        address,
+    ]
+}
+
+/// Registers and logs in until the server is gone.
+async fn work(client: Client, round: usize, n: usize, known: Arc<Mutex<Known>>) {
+    for account in 0.. {
+        let email = format!("user{round}x{n}x{account}@example.org");
+        let send = async |path: &str| {
+            let body = json!({"email": email, "password": PASSWORD});
+            let sent = client
+                .http
+                .post(format!("{}{path}", client.url))
+                .json(&body)
+                .send()
+                .await;
+            sent.ok().map(|reply| reply.status().as_u16())
+        };
+        match send("/v1/auth/register").await {
+            Some(status) => assert_eq!(status, 201),
+            None => {
+                known.lock().expect("no panic").in_doubt.push(email);
+                return;
+            }
+        }
+        known
+            .lock()
+            .expect("no panic")
+            .acknowledged
+            .push(email.clone());
+        match send("/v1/auth/login").await {
+            Some(status) => assert_eq!(status, 200),
+            None => return,
+        }
+    }
+}
+
+async fn what_was_acknowledged_survives_a_kill(database: Database) {
+    let place = Place::new();
+    let variables = variables(&database);
+    let variables: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let mut checked = 0;
+    for round in 0..rounds(20) {
+        let mut serving = place.serve(&variables);
+        let client = Client::anonymous(&format!("http://{}", serving.address));
+        let known = Arc::new(Mutex::new(Known::default()));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| tokio::spawn(work(client.clone(), round, n, Arc::clone(&known))))
+            .collect();
+        until("enough was acknowledged", async || {
+            known.lock().expect("no panic").acknowledged.len() >= ACKNOWLEDGED
+        })
+        .await;
+        serving.signal(Signal::KILL);
+        serving.wait();
+        for client in clients {
+            client.await.expect("no panic");
+        }
+
+        let serving = place.serve(&variables);
+        let client = Client::anonymous(&format!("http://{}", serving.address));
+        let known = std::mem::take(&mut *known.lock().expect("no panic"));
+        for email in &known.acknowledged {
+            client.log_in(email, PASSWORD).await.me().await.expect(200);
+            checked += 1;
+        }
+        for email in &known.in_doubt {
+            // Made whole or not at all: who cannot log in can register.
+            if client.try_log_in(email, PASSWORD).await.status != 200 {
+                client
+                    .post(
+                        "/v1/auth/register",
+                        json!({"email": email, "password": PASSWORD}),
+                    )
+                    .await
+                    .expect(201);
+                client.log_in(email, PASSWORD).await;
+            }
+        }
+    }
+    assert!(checked >= ACKNOWLEDGED, "{checked}");
+}

@@ -1,0 +1,147 @@
+//! Promise 5: a database that is away means 503 with Retry-After, never a 200 and never a 401.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use doorward::{
+    clock::{ManualClock, Timestamp},
+    store::{open::open, settings::Backend},
+};
+use serde_json::json;
+
+use crate::harness::{
+    app::{Client, PASSWORD, Reply, Setup, serve},
+    servers::PrivateServer,
+    until,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_is_away_every_answer_is_503() {
+    while_the_database_is_away_every_answer_is_503(Backend::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_mongodb_is_away_every_answer_is_503() {
+    while_the_database_is_away_every_answer_is_503(Backend::Mongodb).await;
+}
+
+const CLIENTS: usize = 16;
+/// Answers that must come while the database is away.
+const ANSWERS: usize = 60;
+/// The promise: service again, without a restart of the node.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the load saw. A request counts as sent while away if it began after the database was gone and
+/// was answered before it came back.
+#[derive(Default)]
+struct Seen {
+    away: AtomicBool,
+    stop: AtomicBool,
+    refused: AtomicUsize,
+    wrong: std::sync::Mutex<Vec<String>>,
+}
+
+impl Seen {
+    fn judge(&self, reply: &Reply, began_away: bool) {
+        let away = began_away && self.away.load(Ordering::SeqCst);
+        let is_503 = reply.status == 503 && reply.header("retry-after") == Some("1");
+        // In between both answers are right, but never that the session or the account is gone.
+        let right = if away {
+            is_503
+        } else {
+            is_503 || [200, 201, 204].contains(&reply.status)
+        };
+        if !right {
+            self.wrong
+                .lock()
+                .expect("no panic")
+                .push(format!("away: {away}: {reply:?}"));
+        } else if away {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+async fn load(client: Client, n: usize, seen: Arc<Seen>) {
+    for round in 0.. {
+        if seen.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let began_away = seen.away.load(Ordering::SeqCst);
+        let reply = match (n + round) % 4 {
+            0 => {
+                let body =
+                    json!({"email": format!("user{n}x{round}@example.org"), "password": PASSWORD});
+                client.post("/v1/auth/register", body).await
+            }
+            1 => client.get("/v1/auth/sessions").await,
+            2 => client.get("/health/ready").await,
+            _ => client.me().await,
+        };
+        seen.judge(&reply, began_away);
+    }
+}
+
+async fn while_the_database_is_away_every_answer_is_503(backend: Backend) {
+    let mut server = PrivateServer::start(backend).await;
+    let store = open(&server.settings()).await.expect("open").store;
+    // Readiness compares clocks, so this node's stands at the database's time.
+    let now = store.time().await.expect("the time");
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(now.as_millis())));
+    let mut setup = Setup::default();
+    setup.sessions.max_per_user = 2;
+    let node = serve(store, &setup, Arc::clone(&clock)).await;
+    let anonymous = Client::anonymous(&node.url);
+    let account = json!({"email": "ann@example.org", "password": PASSWORD});
+    anonymous
+        .post("/v1/auth/register", account)
+        .await
+        .expect(201);
+    let ann = anonymous.log_in("ann@example.org", PASSWORD).await;
+
+    let seen = Arc::new(Seen::default());
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|n| tokio::spawn(load(ann.clone(), n, Arc::clone(&seen))))
+        .collect();
+    server.kill();
+    seen.away.store(true, Ordering::SeqCst);
+    until("enough answers came", async || {
+        seen.refused.load(Ordering::SeqCst) >= ANSWERS
+    })
+    .await;
+    let login = anonymous.try_log_in("ann@example.org", PASSWORD).await;
+    assert_eq!(
+        (login.status, login.header("retry-after")),
+        (503, Some("1")),
+        "{login:?}"
+    );
+    anonymous.get("/health/live").await.expect(200);
+    assert_eq!(anonymous.get("/health/ready").await.status, 503);
+
+    seen.away.store(false, Ordering::SeqCst);
+    server.start_again().await;
+    let back = async {
+        while ann.me().await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(BACK_WITHIN, back)
+        .await
+        .expect("service within five seconds");
+    anonymous
+        .log_in("ann@example.org", PASSWORD)
+        .await
+        .me()
+        .await
+        .expect(200);
+    seen.stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.expect("no panic");
+    }
+    assert_eq!(*seen.wrong.lock().expect("no panic"), Vec::<String>::new());
+}
