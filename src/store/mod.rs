@@ -288,7 +288,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreResult<OpenSession>;
 
     /// The sessions asked for with their users, in the order asked; `None` for one that does not
-    /// exist or is not that user's. All from one snapshot taken after the call began.
+    /// exist or is not that user's. Each as it is in a snapshot taken after the call began.
     ///
     /// Errors are per row, so a corrupt row fails one caller; the outer error means that nothing
     /// could be read.
