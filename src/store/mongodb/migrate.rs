@@ -12,7 +12,7 @@ use mongodb::{
     error::Error,
 };
 use serde::Deserialize;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{
     MongoStore,
@@ -84,7 +84,7 @@ impl MongoStore {
         .await
     }
 
-    /// Takes or renews the lease; false while somebody else has it. One conditional update by the
+    /// Takes the lease; false while somebody else has it. One conditional update by the
     /// server's clock, so that the clocks of those who ask do not matter.
     async fn take_lease(&self, lease: &Lease) -> StoreResult<bool> {
         let leases = self.database.collection::<Document>(LEASES);
@@ -144,6 +144,28 @@ impl MongoStore {
         self.bounded(give).await.map(drop)
     }
 
+    /// Keeps a lease up for as long as it is polled; answers only when it was lost.
+    async fn keep_up(&self, lease: &Lease) -> StoreError {
+        let leases = self.database.collection::<Document>(LEASES);
+        let until = doc! { "$add": ["$$NOW", LEASE.as_millis()] };
+        loop {
+            sleep(RENEWAL).await;
+            // Only what is there: one who has given the lease back must not bring it up again.
+            let renew = leases.update_one(
+                doc! { "_id": "schema", "holder": lease.holder },
+                vec![doc! { "$set": { "until": until.clone() } }],
+            );
+            match self.bounded(renew).await {
+                Ok(renewed) if renewed.matched_count == 1 => {}
+                Ok(_) => {
+                    let what = "another process took over the migration";
+                    return StoreError::Unavailable(what.into());
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+
     /// Runs commands one after the other while the lease is kept up.
     async fn run_all(&self, commands: &[Document], lease: &Lease) -> StoreResult<()> {
         for command in commands {
@@ -153,18 +175,10 @@ impl MongoStore {
                     Err(StoreError::Unavailable("a migration took an hour".into()))
                 })
             };
-            tokio::pin!(run);
-            let mut renewal = interval(RENEWAL);
-            loop {
-                tokio::select! {
-                    done = &mut run => break done?,
-                    _ = renewal.tick() => {
-                        if !self.take_lease(lease).await? {
-                            let what = "another process took over the migration";
-                            return Err(StoreError::Unavailable(what.into()));
-                        }
-                    }
-                }
+            // Both are polled all the while: one that stood still could hold what the other waits for.
+            tokio::select! {
+                done = run => done?,
+                lost = self.keep_up(lease) => return Err(lost),
             }
         }
         Ok(())
