@@ -4,6 +4,7 @@
 //! as a whole, what the environments allow, and where secrets are read from.
 
 mod files;
+mod layer;
 mod layers;
 mod print;
 mod shape;
@@ -16,10 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::files::{lock_folder_of, make_secret, read_secret, replace_secret};
-pub use self::{
-    layers::{DEFAULTS, Sources},
-    shape::variable,
-};
+pub use self::{layer::DEFAULTS, layers::Sources, shape::variable};
 use crate::{
     accounts::AccountPolicy,
     clock::Timestamp,

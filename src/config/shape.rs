@@ -10,7 +10,7 @@ use std::{
 
 use config::{Value, ValueKind};
 
-use super::layers::{DEFAULTS, Layer};
+use super::layer::{DEFAULTS, Layer};
 use crate::setting::BadSetting;
 
 const PREFIX: &str = "DOORWARD__";

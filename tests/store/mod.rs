@@ -6,6 +6,7 @@ mod ending_sessions;
 mod listing_users;
 mod looking_up;
 mod migrating;
+mod on_mongodb;
 mod opening_races;
 mod opening_sessions;
 mod outages;

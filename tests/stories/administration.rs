@@ -15,6 +15,7 @@ for_each_store! {
     an_administrator_makes_a_user_who_sets_a_password_by_the_link,
     users_are_listed_searched_and_paged,
     a_user_is_read_and_changed,
+    nobody_is_not_found,
     one_session_or_all_of_a_user_are_revoked,
     roles_count_from_the_next_request_on,
     only_administrators_come_in,
@@ -268,6 +269,11 @@ async fn a_user_is_read_and_changed(database: Database) {
         "bad_credentials"
     );
     app.register("ann@example.org").await;
+}
+
+async fn nobody_is_not_found(database: Database) {
+    let app = App::start(database).await;
+    let admin = app.admin("root@example.org").await;
     let nobody = "/v1/admin/users/01a1fd04-d80f-78ad-8214-d1b435d1f2f0";
     assert_problem!(admin.get(nobody).await, 404, "not_found");
     assert_problem!(

@@ -35,7 +35,7 @@ async fn session_id(client: &Client) -> doorward::ids::SessionId {
 
 async fn a_row_changed_by_hand_counts_from_the_next_request_on(database: Database) {
     let app = App::two_nodes(database).await;
-    let now = app.now();
+    let (now, past) = (app.now(), app.now().minus(Span::secs(1)));
     for (n, code) in [
         "session_unknown",
         "session_unknown",
@@ -52,11 +52,7 @@ async fn a_row_changed_by_hand_counts_from_the_next_request_on(database: Databas
             0 => app.database.delete_user_row(user).await,
             1 => app.database.delete_session_row(user, session).await,
             2 => app.database.close_session_row(user, session, now).await,
-            3 => {
-                app.database
-                    .expire_session_row(user, session, now.minus(Span::secs(1)))
-                    .await
-            }
+            3 => app.database.expire_session_row(user, session, past).await,
             _ => app.database.deactivate_user_row(user, now).await,
         }
         for node in &app.nodes {

@@ -111,8 +111,8 @@ enum Change {
     Logout,
     Revoke,
     Deactivate,
-    PasswordChange,
-    RoleChange,
+    NewPassword,
+    NewRoles,
 }
 
 async fn no_request_after_a_change_sees_the_old_state(database: Database) {
@@ -136,8 +136,8 @@ async fn no_request_after_a_change_sees_the_old_state(database: Database) {
         Change::Logout,
         Change::Revoke,
         Change::Deactivate,
-        Change::PasswordChange,
-        Change::RoleChange,
+        Change::NewPassword,
+        Change::NewRoles,
     ] {
         let mut of_this_kind = 0;
         for round in 0.. {
@@ -155,7 +155,7 @@ async fn one_round(app: &App, admin: &Client, change: Change, round: usize) -> u
     let email = format!("{change:?}{round}@example.org").to_lowercase();
     let user = app.register(&email).await;
     let id = user["id"].as_str().expect("an id");
-    let path = if matches!(change, Change::RoleChange) {
+    let path = if matches!(change, Change::NewRoles) {
         admin
             .put(
                 &format!("/v1/admin/users/{id}/roles"),
@@ -180,13 +180,13 @@ async fn one_round(app: &App, admin: &Client, change: Change, round: usize) -> u
             .call(&format!("/v1/admin/users/{id}/deactivate"))
             .await
             .expect(200),
-        Change::PasswordChange => {
+        Change::NewPassword => {
             let other = app.log_in(&email).await;
             let body =
                 json!({"current_password": PASSWORD, "new_password": "another horse entirely"});
             other.post("/v1/auth/me/password", body).await.expect(204)
         }
-        Change::RoleChange => admin
+        Change::NewRoles => admin
             .put(&format!("/v1/admin/users/{id}/roles"), json!({"roles": []}))
             .await
             .expect(200),

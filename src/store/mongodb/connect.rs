@@ -14,7 +14,10 @@ use mongodb::{
 use tokio::time::timeout;
 
 use super::MongoStore;
-use crate::{setting::BadSetting, store::settings::MongoSettings};
+use crate::{
+    setting::BadSetting,
+    store::{StoreError, settings::MongoSettings},
+};
 
 const URL: &str = "database.mongodb.url";
 
@@ -53,9 +56,12 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
         .bounded(store.database.run_command(doc! { "hello": 1 }))
         .await
         .map_err(|error| {
+            let (StoreError::Unavailable(why) | StoreError::Driver(why)) = error else {
+                return malformed();
+            };
             BadSetting::new(
                 URL,
-                format!("no primary answers at {hosts}: {error}"),
+                format!("the server at {hosts} cannot be used: {why}"),
                 "start MongoDB, initiate its replica set if that was never done, or correct the \
                  address and the password",
             )

@@ -12,9 +12,8 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    documents::{
-        ONE_TIME_SECRETS, Row, USERS, hash_bson, id, session_key, text, time, time_bson, user_key,
-    },
+    documents::{ONE_TIME_SECRETS, USERS, hash_bson, session_key, time_bson, user_key},
+    rows::{Row, id, text, time},
     sessions::{closed_count, closing_count, is_open, is_open_but, with_closed},
     transaction::{Step, Stopped, Transaction},
 };

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use mongodb::{
+    Collection,
     bson::{DateTime, Document, doc, oid::ObjectId},
     error::Error,
 };
@@ -29,8 +30,10 @@ const CHANGES: [(&str, &str); 1] = [(
     include_str!("../../../migrations/mongodb/0001_users_and_sessions.json"),
 )];
 
+/// Holds the names of what was applied, and the lease.
 const APPLIED: &str = "schema_migrations";
-const LEASES: &str = "schema_leases";
+/// The `_id` of the lease.
+const LEASE_KEY: &str = "lease";
 
 /// How long a lease lasts without being renewed.
 const LEASE: Span = Span::secs(60);
@@ -67,10 +70,14 @@ struct Lease {
 }
 
 impl MongoStore {
+    fn schema_documents(&self) -> Collection<Document> {
+        self.database.collection(APPLIED)
+    }
+
     /// The names of the changes that were applied.
     async fn applied(&self) -> StoreResult<BTreeSet<String>> {
-        let applied = self.database.collection::<Document>(APPLIED);
-        let find = applied.find(Document::new());
+        let applied = self.schema_documents();
+        let find = applied.find(doc! { "_id": { "$ne": LEASE_KEY } });
         self.bounded(async {
             let mut cursor = find.await?;
             let mut names = BTreeSet::new();
@@ -84,12 +91,12 @@ impl MongoStore {
         .await
     }
 
-    /// Takes the lease; false while somebody else has it. One conditional update by the
+    /// Takes or renews the lease; false while somebody else has it. One conditional update by the
     /// server's clock, so that the clocks of those who ask do not matter.
     async fn take_lease(&self, lease: &Lease) -> StoreResult<bool> {
-        let leases = self.database.collection::<Document>(LEASES);
+        let leases = self.schema_documents();
         let free_or_mine = doc! {
-            "_id": "schema",
+            "_id": LEASE_KEY,
             "$or": [
                 { "holder": lease.holder },
                 { "$expr": { "$lt": ["$until", "$$NOW"] } },
@@ -105,8 +112,8 @@ impl MongoStore {
 
     /// Makes the document that the lease is held on; it stays.
     async fn make_lease_document(&self) -> StoreResult<()> {
-        let leases = self.database.collection::<Document>(LEASES);
-        let free = doc! { "_id": "schema", "until": DateTime::from_millis(0) };
+        let leases = self.schema_documents();
+        let free = doc! { "_id": LEASE_KEY, "until": DateTime::from_millis(0) };
         let insert = leases.insert_one(free);
         self.bounded(async {
             match insert.await {
@@ -136,52 +143,46 @@ impl MongoStore {
     }
 
     async fn give_lease_back(&self, lease: &Lease) -> StoreResult<()> {
-        let leases = self.database.collection::<Document>(LEASES);
+        let leases = self.schema_documents();
         let give = leases.update_one(
-            doc! { "_id": "schema", "holder": lease.holder },
+            doc! { "_id": LEASE_KEY, "holder": lease.holder },
             doc! { "$set": { "until": DateTime::from_millis(0) }, "$unset": { "holder": "" } },
         );
         self.bounded(give).await.map(drop)
     }
 
-    /// Keeps a lease up for as long as it is polled; answers only when it was lost.
-    async fn keep_up(&self, lease: &Lease) -> StoreError {
-        let leases = self.database.collection::<Document>(LEASES);
-        let until = doc! { "$add": ["$$NOW", LEASE.as_millis()] };
+    /// Runs commands one after the other while the lease is kept up.
+    async fn run_all(&self, commands: &[Document], lease: &Lease) -> StoreResult<()> {
+        let run = async {
+            for command in commands {
+                let answer = timeout(LONGEST_COMMAND, self.run_schema_command(command)).await;
+                answer.unwrap_or_else(|_| {
+                    Err(StoreError::Unavailable("a migration took an hour".into()))
+                })?;
+            }
+            Ok(())
+        };
+        // Both are polled all the time: a command that rested while the lease is renewed could hold
+        // what the renewal waits for inside the driver.
+        tokio::select! {
+            done = run => done,
+            lost = self.keep_lease(lease) => Err(lost),
+        }
+    }
+
+    /// Renews the lease for as long as that works.
+    async fn keep_lease(&self, lease: &Lease) -> StoreError {
         loop {
             sleep(RENEWAL).await;
-            // Only what is there: one who has given the lease back must not bring it up again.
-            let renew = leases.update_one(
-                doc! { "_id": "schema", "holder": lease.holder },
-                vec![doc! { "$set": { "until": until.clone() } }],
-            );
-            match self.bounded(renew).await {
-                Ok(renewed) if renewed.matched_count == 1 => {}
-                Ok(_) => {
+            match self.take_lease(lease).await {
+                Ok(true) => {}
+                Ok(false) => {
                     let what = "another process took over the migration";
                     return StoreError::Unavailable(what.into());
                 }
                 Err(error) => return error,
             }
         }
-    }
-
-    /// Runs commands one after the other while the lease is kept up.
-    async fn run_all(&self, commands: &[Document], lease: &Lease) -> StoreResult<()> {
-        for command in commands {
-            let run = async {
-                let answer = timeout(LONGEST_COMMAND, self.run_schema_command(command)).await;
-                answer.unwrap_or_else(|_| {
-                    Err(StoreError::Unavailable("a migration took an hour".into()))
-                })
-            };
-            // Both are polled all the while: one that stood still could hold what the other waits for.
-            tokio::select! {
-                done = run => done?,
-                lost = self.keep_up(lease) => return Err(lost),
-            }
-        }
-        Ok(())
     }
 
     async fn run_schema_command(&self, command: &Document) -> StoreResult<()> {
@@ -203,7 +204,7 @@ impl MongoStore {
 
     async fn apply_pending(&self, lease: &Lease) -> StoreResult<Vec<String>> {
         let applied = self.applied().await?;
-        let collection = self.database.collection::<Document>(APPLIED);
+        let collection = self.schema_documents();
         let mut done = Vec::new();
         for (name, text) in CHANGES {
             if applied.contains(name) {
@@ -229,7 +230,7 @@ impl MongoStore {
             let what = format!("the database has {unknown}, which this version does not know");
             return Err(StoreError::Driver(what));
         }
-        let collection = self.database.collection::<Document>(APPLIED);
+        let collection = self.schema_documents();
         let newest_first = CHANGES.iter().rev();
         let mut done = Vec::new();
         for (name, text) in newest_first

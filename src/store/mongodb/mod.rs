@@ -12,10 +12,9 @@ mod documents;
 mod failure;
 mod migrate;
 mod reads;
+mod rows;
 mod sessions;
 mod standing;
-#[cfg(test)]
-mod tests;
 mod transaction;
 mod users;
 

@@ -14,9 +14,9 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    documents::{
-        LOGIN_NAMES, Row, USERS, email_key, id, login_key, read_credentials, read_session,
-        read_sessions, read_user, read_user_id, read_view, session_key, user_key, username_key,
+    documents::{LOGIN_NAMES, USERS, email_key, login_key, session_key, user_key, username_key},
+    rows::{
+        Row, id, read_credentials, read_session, read_sessions, read_user, read_user_id, read_view,
     },
     sessions::is_open,
 };

@@ -11,10 +11,8 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    documents::{
-        Row, USERS, count, id, list, opened_session, session_document, session_key, time,
-        time_bson, user_key, whole,
-    },
+    documents::{USERS, opened_session, session_document, session_key, time_bson, user_key},
+    rows::{Row, count, id, list, time, whole},
 };
 use crate::{
     clock::Timestamp,

@@ -14,8 +14,9 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    documents::{GUARDS, USERS, read_user, time_bson, user_key},
+    documents::{GUARDS, USERS, time_bson, user_key},
     reads::user_fields,
+    rows::read_user,
     sessions::{is_open_but, with_closed},
     transaction::{Step, Stopped, Transaction, transact},
 };

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    error::{Error, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
+    error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::{Acknowledgment, ReadConcern, WriteConcern},
 };
 use tokio::time::{sleep, timeout};
@@ -127,11 +127,17 @@ async fn repeat<T: Transaction>(store: &MongoStore, work: &T) -> StoreResult<T::
             }
         };
         match stopped {
-            Stopped::Driver(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {}
+            Stopped::Driver(error) if is_worth_another_run(&error) => {}
             other => return Err(other.into()),
         }
     }
     Err(StoreError::Driver("a transaction was never tried".into()))
+}
+
+/// A primary that was not found by now would only be looked for again.
+fn is_worth_another_run(error: &Error) -> bool {
+    error.contains_label(TRANSIENT_TRANSACTION_ERROR)
+        && !matches!(error.kind.as_ref(), ErrorKind::ServerSelection { .. })
 }
 
 /// Commits; while the result is unknown, asks again: committing twice is committing once.

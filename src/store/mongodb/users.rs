@@ -13,11 +13,12 @@ use mongodb::{
 use super::{
     MongoStore,
     documents::{
-        LOGIN_NAMES, ONE_TIME_SECRETS, Row, USERS, attributes_bson, email_key, login_name_document,
-        read_user, secret_document, text, time_bson, user_document, user_key, username_key,
+        LOGIN_NAMES, ONE_TIME_SECRETS, USERS, attributes_bson, email_key, login_name_document,
+        secret_document, time_bson, user_document, user_key, username_key,
     },
     failure::is_duplicate,
     reads::user_fields,
+    rows::{Row, read_user, text},
     sessions::{is_open, sessions_where, with_closed},
     transaction::{Step, Stopped, Transaction, transact},
 };

@@ -1,0 +1,311 @@
+//! What is MongoDB's own: pipelines that must not read values as expressions, sessions embedded in
+//! their user, documents without a schema.
+
+use doorward::{
+    ids::{SessionId, UserId},
+    model::{
+        session::{CloseReason, SessionState},
+        user::UserPatch,
+    },
+    store::{
+        Migrations, OpenSession, Store, StoreError, UpdateUser, mongodb::MongoStore,
+        settings::Backend,
+    },
+};
+use mongodb::{
+    Collection,
+    bson::{Binary, Bson, DateTime, Document, doc, spec::BinarySubtype},
+};
+use serde_json::json;
+
+use super::sample::{
+    Login, NOW, SINGLE, add_user, address, at, attributes, by_username, closed, fresh_session_id,
+    limit, login_finds, named_user, new_user, reject, roles, state, stored_hash, user, view,
+};
+use crate::harness::backend::Database;
+
+fn key(user: UserId) -> Document {
+    let bytes = user.as_uuid().as_bytes().to_vec();
+    let subtype = BinarySubtype::Uuid;
+    doc! {"_id": Binary { subtype, bytes }}
+}
+
+async fn users(database: &Database) -> Collection<Document> {
+    database.mongo().await.collection("users")
+}
+
+async fn document(database: &Database, user: UserId) -> Document {
+    let found = users(database).await.find_one(key(user)).await;
+    found.expect("an answer").expect("the user exists")
+}
+
+async fn change(database: &Database, user: UserId, change: Document) {
+    let changed = users(database).await.update_one(key(user), change).await;
+    assert_eq!(changed.expect("an answer").modified_count, 1);
+}
+
+/// ASVS 1.2.4: nothing a client sends becomes part of a statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_looks_like_an_expression_stays_a_text() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let mut request = Login::of(&*store, ann).await.request(NOW);
+    request.session.device.name = Some("$password_hash".to_owned());
+    request.session.device.user_agent = Some("$$ROOT".to_owned());
+    request.rehash = Some("$password_hash".into());
+    let outcome = store.open_session(&request, NOW).await.expect("an answer");
+    let OpenSession::Opened { session, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
+    let open = store.open_sessions_of(ann).await.expect("an answer");
+    assert_eq!(open, [session]);
+    let stored = stored_hash(&*store, ann).await;
+    assert_eq!(stored.as_deref(), Some("$password_hash"));
+
+    let patch = UserPatch {
+        attributes: Some(attributes(
+            json!({"plan": "$roles", "deep": {"a": ["$$NOW", 1, 1.0]}}),
+        )),
+        email: Some(address("$roles@example.org")),
+        ..UserPatch::default()
+    };
+    let outcome = store.update_user(ann, &patch, SINGLE, NOW).await;
+    let UpdateUser::Updated(updated) = outcome.expect("an answer") else {
+        panic!("not updated")
+    };
+    assert_eq!(Some(&updated.attributes), patch.attributes.as_ref());
+    assert_eq!(updated.email.as_str(), "$roles@example.org");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_leaves_the_document_as_it_was() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let login = Login::of(&*store, ann).await.under(reject(1));
+    login.open(&*store, NOW).await;
+    let before = document(&database, ann).await;
+    let mut stale = login.clone();
+    stale.version += 1;
+    stale.rehash = Some("$scrypt$other".into());
+    assert_eq!(
+        stale.try_open(&*store, at(1)).await,
+        OpenSession::CredentialsChanged
+    );
+    let refused = OpenSession::Refused { open: 1 };
+    assert_eq!(login.try_open(&*store, at(1)).await, refused);
+    assert_eq!(document(&database, ann).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_sessions_are_forgotten_by_the_time_of_their_end() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let two = Login::of(&*store, ann).await.under(limit(2));
+    // The oldest session of all is used to the end, so it ends after most of the others.
+    let oldest = two.open(&*store, NOW).await.id;
+    let mut others = Vec::new();
+    for n in 1..=25 {
+        let other = two.open(&*store, at(n)).await.id;
+        let ended = store.close_session(ann, other, CloseReason::LoggedOut, None, at(n));
+        ended.await.expect("an answer");
+        others.push(other);
+    }
+    let single = two.under(SINGLE);
+    single.open(&*store, at(30)).await;
+    let replaced = closed(CloseReason::Replaced, at(30));
+    assert_eq!(state(&*store, ann, oldest).await, replaced);
+    assert_eq!(view(&*store, ann, others[0]).await, None);
+    let logged_out = closed(CloseReason::LoggedOut, at(25));
+    assert_eq!(state(&*store, ann, others[24]).await, logged_out);
+    let kept = document(&database, ann).await;
+    assert_eq!(kept.get_array("sessions").map(Vec::len).ok(), Some(21));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_replaced_sessions_are_all_named() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let login = Login::of(&*store, ann).await.under(limit(1000));
+    let first = login.open(&*store, NOW).await.id;
+    let sessions = document(&database, ann).await;
+    let like = sessions.get_array("sessions").expect("a list")[0].clone();
+    let more: Vec<Bson> = (1..1000)
+        .map(|_| {
+            let mut one = like.as_document().expect("a session").clone();
+            let id = fresh_session_id().as_uuid();
+            let subtype = BinarySubtype::Uuid;
+            one.insert(
+                "id",
+                Binary {
+                    subtype,
+                    bytes: id.as_bytes().to_vec(),
+                },
+            );
+            Bson::Document(one)
+        })
+        .collect();
+    change(
+        &database,
+        ann,
+        doc! {"$push": {"sessions": {"$each": more}}},
+    )
+    .await;
+    let evicted = async |login: &Login| match login.try_open(&*store, at(1)).await {
+        OpenSession::Opened { evicted, .. } => evicted,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(evicted(&login).await, [first]);
+    assert_eq!(evicted(&login.under(SINGLE)).await.len(), 1000);
+    let kept = document(&database, ann).await;
+    assert_eq!(kept.get_array("sessions").map(Vec::len).ok(), Some(21));
+}
+
+/// A shell writes doubles.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_count_whatever_their_type() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let login = Login::of(&*store, ann).await.under(reject(1));
+    let by_hand = doc! {"$set": {"max_sessions": 2.0, "credential_version": 7.0}};
+    change(&database, ann, by_hand).await;
+    let changed = OpenSession::CredentialsChanged;
+    assert_eq!(login.try_open(&*store, NOW).await, changed);
+    let login = Login {
+        version: 7,
+        ..login
+    };
+    login.open(&*store, NOW).await;
+    login.open(&*store, NOW).await;
+    let refused = OpenSession::Refused { open: 2 };
+    assert_eq!(login.try_open(&*store, NOW).await, refused);
+    assert_eq!(user(&*store, ann).await.session_limit.max, Some(2));
+    let zero = doc! {"$set": {"max_sessions": 0}};
+    change(&database, ann, zero).await;
+    login.open(&*store, NOW).await;
+}
+
+/// One batch, five users, each with other nonsense; also when documents are read one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_of_any_type_spoils_nobody_elses_answer() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let mut wanted: Vec<(UserId, SessionId)> = Vec::new();
+    for n in 0..5 {
+        let user = add_user(&*store, &format!("user{n}@example.org")).await;
+        let login = Login::of(&*store, user).await;
+        wanted.push((user, login.open(&*store, NOW).await.id));
+    }
+    let first = Login::of(&*store, wanted[0].0).await.under(limit(2));
+    wanted.push((wanted[0].0, first.open(&*store, NOW).await.id));
+    for (n, by_hand) in [
+        (1, doc! {"sessions": "none"}),
+        (2, doc! {"roles": [1]}),
+        (3, doc! {"sessions.0.expires_at": "soon"}),
+        (4, doc! {"sessions.0.close_reason": "banana"}),
+    ] {
+        change(&database, wanted[n].0, doc! {"$set": by_hand}).await;
+    }
+    let corrupt = [
+        ("users", "sessions", wanted[1].0.to_string()),
+        ("users", "roles", wanted[2].0.to_string()),
+        ("users.sessions", "expires_at", wanted[3].1.to_string()),
+        ("users.sessions", "close_reason", wanted[4].1.to_string()),
+    ];
+    for linearizable in [false, true] {
+        let mut settings = database.settings().mongodb.clone();
+        settings.linearizable = linearizable;
+        let store = MongoStore::connect(&settings).await.expect("connected");
+        let found = store.live_sessions(&wanted).await.expect("an answer");
+        let mut named = Vec::new();
+        for (asked, answer) in wanted.iter().zip(found) {
+            match answer {
+                Err(StoreError::Corrupt { table, column, row }) => named.push((table, column, row)),
+                Ok(Some(view)) => {
+                    assert_eq!((view.user.id, view.session_id), *asked);
+                    assert_eq!(view.state, SessionState::Open);
+                    assert_eq!(view.user.id, wanted[0].0);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(named, corrupt);
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_contradicts_its_user_is_no_absence() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let new = named_user("ann@example.org", "ann");
+    let ann = super::sample::add(&*store, &new).await;
+    assert_eq!(login_finds(&*store, &by_username("ann")).await, Some(ann));
+    change(&database, ann, doc! {"$set": {"username": null}}).await;
+    let torn = store.user_by_login(&by_username("ann")).await;
+    let Err(StoreError::Corrupt { table, column, row }) = torn else {
+        panic!("{torn:?}")
+    };
+    assert_eq!(
+        (table, column, row),
+        ("login_names", "user_id", ann.to_string())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linearizable_store_decides_alike() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let mut settings = database.settings().mongodb.clone();
+    settings.linearizable = true;
+    let store = MongoStore::connect(&settings).await.expect("connected");
+    let mut new = new_user("ann@example.org");
+    new.user.roles = roles(["admin", "writer"]);
+    let ann = super::sample::add(&store, &new).await;
+    assert_eq!(user(&store, ann).await, new.user);
+    let login = Login::of(&store, ann).await;
+    let session = login.open(&store, NOW).await;
+    let open = store.open_sessions_of(ann).await.expect("an answer");
+    assert_eq!(open, std::slice::from_ref(&session));
+    let ended = at(1);
+    store
+        .close_sessions(ann, None, CloseReason::Revoked, ended)
+        .await
+        .expect("an answer");
+    let revoked = closed(CloseReason::Revoked, ended);
+    assert_eq!(state(&store, ann, session.id).await, revoked);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_back_leaves_no_collection() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let settings = &database.settings().mongodb;
+    let store = MongoStore::connect(settings).await.expect("connected");
+    let reverted = store.revert(usize::MAX).await.expect("reverted");
+    assert_eq!(store.pending().await.expect("an answer"), reverted);
+    let left = database.mongo().await.list_collection_names().await;
+    assert_eq!(left.expect("an answer"), ["schema_migrations"]);
+    // A process that died while migrating does not keep the others out for ever.
+    let leases = database
+        .mongo()
+        .await
+        .collection::<Document>("schema_migrations");
+    let dead = doc! {"$set": {"holder": "nobody", "until": DateTime::from_millis(1)}};
+    leases
+        .update_one(doc! {"_id": "lease"}, dead)
+        .await
+        .expect("changed");
+    assert_eq!(store.apply().await.expect("applied"), reverted);
+    // A newer version's change is named, not passed over.
+    leases
+        .insert_one(doc! {"_id": "9999_later"})
+        .await
+        .expect("inserted");
+    let refused = store.revert(1).await.expect_err("refused");
+    assert!(refused.to_string().contains("9999_later"), "{refused}");
+    store.close().await;
+}
