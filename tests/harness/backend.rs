@@ -11,10 +11,13 @@ use std::{
 };
 
 pub use doorward::store::settings::Backend;
-use doorward::store::{
-    Store,
-    open::{Opened, open},
-    settings::DatabaseSettings,
+use doorward::{
+    clock::Span,
+    store::{
+        Store,
+        open::{Opened, open},
+        settings::DatabaseSettings,
+    },
 };
 use tempfile::TempDir;
 
@@ -164,11 +167,17 @@ fn in_a_runtime_of_its_own(work: impl Future<Output = ()> + Send + 'static) {
     );
 }
 
+/// The defaults with long patience: a test machine may be busy with other things.
 fn settings(backend: Backend) -> DatabaseSettings {
-    DatabaseSettings {
+    let mut settings = DatabaseSettings {
         backend,
         ..DatabaseSettings::default()
-    }
+    };
+    settings.postgres.acquire_timeout = Span::minutes(1);
+    settings.postgres.statement_timeout = Span::minutes(1);
+    settings.mongodb.acquire_timeout = Span::minutes(1);
+    settings.mongodb.statement_timeout = Span::minutes(1);
+    settings
 }
 
 fn server_url(variable: &str) -> String {

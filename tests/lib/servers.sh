@@ -231,10 +231,13 @@ PYTHON
 start_mongod() {
     local data="$SERVERS_DIR/mongodb" port
     say "starting MongoDB"
+    # Dropped databases leave the disk at once, and what a killed client left open is soon given up.
     mkdir -p "$data/data"
     port="$(free_port)"
     "$DOORWARD_TEST_MONGOD" --replSet rs0 --bind_ip 127.0.0.1 --port "$port" --dbpath "$data/data" \
         --nounixsocket --wiredTigerCacheSizeGB 0.25 --logpath "$data/server.log" \
+        --setParameter minSnapshotHistoryWindowInSeconds=0 \
+        --setParameter transactionLifetimeLimitSeconds=10 \
         --pidfilepath "$data/pid" --fork >"$SERVERS_DIR/mongod.out" 2>&1 \
         || fail "MongoDB did not start: $(tail -n 3 "$SERVERS_DIR/mongod.out")"
     initiate_replica_set "$port" || fail "MongoDB's replica set could not be initiated"
