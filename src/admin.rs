@@ -146,7 +146,7 @@ impl Admin {
         {
             return Err(FieldError::new(
                 "q",
-                "too_long",
+                "invalid",
                 "must be at most 254 characters without NUL",
             )
             .into());

@@ -191,7 +191,12 @@ impl Tokens {
         let bytes = URL_SAFE_NO_PAD
             .decode(payload)
             .map_err(|_| invalid("payload is not base64url"))?;
-        let claims: Claims = serde_json::from_slice(&bytes)
+        let text = String::from_utf8(bytes).map_err(|_| invalid("claims are not UTF-8"))?;
+        // serde would take a list of the same values, too.
+        if !text.starts_with('{') {
+            return Err(invalid("claims are no object"));
+        }
+        let claims: Claims = serde_json::from_str(&text)
             .map_err(|_| invalid("claims are missing or of a wrong type"))?;
         if *claims.iss != *self.issuer {
             return Err(invalid("another issuer"));

@@ -8,6 +8,7 @@
     reason = "nothing is exported from a test binary; `pub` says who may use it"
 )]
 
+mod api;
 mod architecture;
 mod cli;
 mod config;

@@ -1,7 +1,7 @@
 //! What every request passes first and every answer last: request id, body limit, problems, panics,
 //! headers and one line in the log.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
 use ipnet::IpNet;
@@ -171,11 +171,8 @@ impl<E> Edge<E> {
 
 /// Whether a query names a parameter twice: which one counts would be anybody's guess (ASVS 15.3.7).
 fn has_repeated_parameter(query: &str) -> bool {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let names: Vec<&str> = pairs
-        .map(|pair| pair.split('=').next().unwrap_or_default())
-        .collect();
-    (1..names.len()).any(|n| names[..n].contains(&names[n]))
+    let mut names = HashSet::new();
+    form_urlencoded::parse(query.as_bytes()).any(|(name, _)| !names.insert(name))
 }
 
 /// Which methods each path takes: for `Allow`, which poem does not send.
@@ -253,7 +250,7 @@ impl Methods {
                 format!("The query parameter `{name}` has a value that it does not take."),
             );
         }
-        if error.is::<ParsePathError>() {
+        if error.is::<ParsePathError>() || error.is::<poem::error::ParsePathError>() {
             return not_found();
         }
         match error.downcast_ref::<ReadBodyError>() {

@@ -1,6 +1,9 @@
 //! Doorward as its users see it: nodes that listen on real sockets, and typed clients.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use doorward::{
     Auth,
@@ -28,24 +31,35 @@ pub const TEST_KEY: &str = "ZG9vcndhcmQtdGVzdC1rZXktb2YtMzItYnl0ZXMuLi4=";
 /// What every test user has, unless a test says otherwise.
 pub const PASSWORD: &str = "correct horse battery staple";
 
+/// An address that no other user of this test run has.
+pub fn fresh_email() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("user{}@example.org", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// How the nodes of a test are set up.
 #[derive(Clone)]
 pub struct Setup {
     pub nodes: usize,
+    /// When the clock of the test starts.
+    pub start: Timestamp,
     pub sessions: SessionPolicy,
     pub passwords: PasswordPolicy,
     pub rules: AttributeRules,
-    pub keys: fn() -> KeyRing,
+    pub keys: Arc<dyn Fn() -> KeyRing + Send + Sync>,
+    pub api: ApiOptions,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         Self {
             nodes: 1,
+            start: Timestamp::from_millis(1_800_000_000_000),
             sessions: SessionPolicy::default(),
             passwords: PasswordPolicy::light(),
             rules: AttributeRules::default(),
-            keys: || KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key"),
+            keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
+            api: ApiOptions::default(),
         }
     }
 }
@@ -91,7 +105,7 @@ impl App {
     }
 
     pub async fn with(database: Database, setup: Setup) -> Self {
-        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
+        let clock = Arc::new(ManualClock::at(setup.start));
         let mut nodes = Vec::new();
         for _ in 0..setup.nodes {
             nodes.push(start_node(&database, &setup, Arc::clone(&clock)).await);
@@ -189,7 +203,7 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         .as_socket_addr()
         .copied()
         .expect("a TCP address");
-    let app = auth.routes(&ApiOptions::default());
+    let app = auth.routes(&setup.api);
     let server = tokio::spawn(async move {
         Server::new_with_acceptor(acceptor)
             .run(app)
@@ -243,6 +257,12 @@ impl Client {
             token: Some(token.to_owned()),
             ..self.clone()
         }
+    }
+
+    /// The access token that it carries; without one the test fails.
+    #[track_caller]
+    pub fn token(&self) -> &str {
+        self.token.as_deref().expect("logged in")
     }
 
     /// Logs in and carries the access token from then on.
@@ -341,6 +361,11 @@ impl Reply {
     pub fn problem(&self) -> (u16, String) {
         let code = self.json()["code"].as_str().unwrap_or_default().to_owned();
         (self.status, code)
+    }
+
+    /// As [`Self::problem`]; nothing if the answer is none.
+    pub fn problem_if_any(&self) -> Option<(u16, String)> {
+        (self.header("content-type") == Some("application/problem+json")).then(|| self.problem())
     }
 
     pub fn json(&self) -> Value {
