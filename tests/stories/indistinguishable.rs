@@ -1,12 +1,13 @@
 //! Promise 6: a login never tells whether an account exists.
 
+use ::mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 
 use crate::{
-    for_each_store,
+    assert_problem, for_each_store,
     harness::{
         app::{App, PASSWORD, Reply},
-        backend::Database,
+        backend::{Backend, Database},
     },
 };
 
@@ -56,6 +57,34 @@ async fn unknown_and_known_accounts_are_answered_alike_for_the_same_work(databas
         assert_eq!(answer, &seen[0].1, "{who}");
         assert_eq!(work, &(1, 1), "{who}: one scrypt run and one store call");
     }
+}
+
+/// On MongoDB a name and its user are two reads; a name that leads nowhere takes two as well, since a
+/// whole round trip could be timed from outside. SQL takes one statement either way.
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_reads_as_much_for_nobody_as_for_somebody() {
+    let app = App::start(Database::fresh(Backend::Mongodb).await).await;
+    app.register("ann@example.org").await;
+    let mongo = app.database.mongo().await;
+    let mut seen = Vec::new();
+    for email in ["ann@example.org", "nobody@example.org"] {
+        let profile = |level: i32| mongo.run_command(doc! { "profile": level });
+        profile(2).await.expect("a profile");
+        let login = json!({"email": email, "password": "a wrong password altogether"});
+        assert_problem!(
+            app.anonymous().post("/v1/auth/login", login).await,
+            401,
+            "bad_credentials"
+        );
+        profile(0).await.expect("no profile");
+        let profiled = mongo.collection::<Document>("system.profile");
+        let reads = profiled.distinct("command.find", doc! {}).await;
+        let count = profiled.count_documents(doc! { "op": "query" }).await;
+        seen.push((reads.expect("reads"), count.expect("a count")));
+        profiled.drop().await.expect("forgotten");
+    }
+    assert_eq!(seen[0].1, 2, "{seen:?}");
+    assert_eq!(seen[0], seen[1]);
 }
 
 /// An answer without what differs between any two requests.

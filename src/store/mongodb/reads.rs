@@ -12,6 +12,8 @@ use mongodb::{
     options::ReadConcern,
 };
 
+use uuid::Uuid;
+
 use super::{
     MongoStore,
     documents::{LOGIN_NAMES, USERS, email_key, login_key, session_key, user_key, username_key},
@@ -75,9 +77,9 @@ impl MongoStore {
             .transpose()
     }
 
-    /// Two reads: the name, then its user. In between the name may have moved, so the user must
-    /// still have it; if the name still leads to a user without it, the documents contradict each
-    /// other.
+    /// Two reads, whether the name is known or not: the name, then its user. In between the name may
+    /// have moved, so the user must still have it; if the name still leads to a user without it, the
+    /// documents contradict each other.
     pub(super) async fn read_credentials_by_login(
         &self,
         name: &LoginName,
@@ -89,9 +91,10 @@ impl MongoStore {
                 .read_one(LOGIN_NAMES, key.as_str(), Document::new())
                 .await?
             else {
-                return Ok(None);
+                // Nobody: else the missing round trip would tell whether there is an account.
+                return self.read_credentials(Uuid::nil().into()).await;
             };
-            let row = Row::of(LOGIN_NAMES, &found, uuid::Uuid::nil());
+            let row = Row::of(LOGIN_NAMES, &found, Uuid::nil());
             let user_id = UserId::from(row.required("user_id", id)?);
             let Some(credentials) = self.read_credentials(user_id).await? else {
                 return Ok(None);
