@@ -11,7 +11,7 @@ use crate::{
     ids::{SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
-        session::CloseReason,
+        session::{CloseReason, IdleRule},
         user::{NewUser, Roles, SessionLimit, SessionLimitOverride, User, UserStatus},
     },
     passwords::{Passwords, Verdict},
@@ -43,6 +43,8 @@ pub struct Accounts {
     pub(crate) entropy: Arc<dyn Entropy>,
     /// The session limit of a user without an override.
     pub(crate) limit: SessionLimit,
+    /// When an unused session is over.
+    pub(crate) idle: IdleRule,
 }
 
 impl Accounts {
@@ -115,13 +117,13 @@ impl Accounts {
         }
         match self
             .store
-            .update_user(user.id, &patch, self.limit, self.clock.now())
+            .update_user(user.id, &patch, self.limit, self.idle, self.clock.now())
             .await?
         {
             UpdateUser::Updated(user) => Ok(*user),
             UpdateUser::EmailTaken => Err(AuthError::EmailTaken),
             UpdateUser::UsernameTaken => Err(AuthError::UsernameTaken),
-            UpdateUser::Gone => Err(AuthError::NotFound("user")),
+            UpdateUser::Gone => Err(AuthError::SessionUnknown),
         }
     }
 
@@ -157,10 +159,15 @@ impl Accounts {
     /// # Errors
     /// [`AuthError::WrongPassword`], [`AuthError::LastAdmin`].
     pub async fn deactivate_self(&self, user: UserId, password: &SecretString) -> AuthResult<()> {
-        self.prove(user, password).await?;
-        match self.store.deactivate_user(user, self.clock.now()).await? {
+        let version = self.prove(user, password).await?;
+        match self
+            .store
+            .deactivate_user(user, Some(version), self.clock.now())
+            .await?
+        {
             ChangeStanding::Changed(_) => Ok(()),
             ChangeStanding::LastAdmin => Err(AuthError::LastAdmin),
+            ChangeStanding::CredentialsChanged => Err(AuthError::WrongPassword),
             ChangeStanding::Gone => Err(AuthError::SessionUnknown),
         }
     }

@@ -13,11 +13,11 @@ use crate::{
     ids::{SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
-        session::{CloseReason, Session},
+        session::{CloseReason, IdleRule, Session},
         token::PasswordLink,
         user::{
             MOST_SESSIONS, NewUser, OnLimit, Roles, SessionLimit, SessionLimitOverride, User,
-            UserPatch, UserStatus,
+            UserStatus,
         },
     },
     store::{ChangeStanding, CloseSession, CreateUser, LoginName, Store, UpdateUser, UserFilter},
@@ -62,6 +62,7 @@ pub struct Admin {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) limit: SessionLimit,
+    pub(crate) idle: IdleRule,
 }
 
 impl Admin {
@@ -129,7 +130,8 @@ impl Admin {
     /// A page of users, newest first, and the cursor of the next page.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`] for a limit outside 1 to 200 or a text longer than 254 characters.
+    /// [`AuthError::Invalid`] for a limit outside 1 to 200, a text longer than 254 characters or a role
+    /// that is no name.
     pub async fn list(&self, mut filter: UserFilter) -> AuthResult<(Vec<User>, Option<UserId>)> {
         if !(1..=LONGEST_PAGE).contains(&filter.limit) {
             return Err(FieldError::new(
@@ -138,6 +140,12 @@ impl Admin {
                 format!("must be 1 to {LONGEST_PAGE}"),
             )
             .into());
+        }
+        if let Some(role) = &filter.role
+            && Roles::parse([role.clone()]).is_err()
+        {
+            let detail = "must be the name of a role, e.g. admin";
+            return Err(FieldError::new("role", "invalid", detail).into());
         }
         if filter
             .text
@@ -177,21 +185,14 @@ impl Admin {
         if !errors.is_empty() {
             return Err(AuthError::Invalid(errors));
         }
-        let before = self.user(id).await?;
-        if change.max_sessions.is_some() || change.on_session_limit.is_some() {
-            patch.session_limit = Some(SessionLimitOverride {
-                max: change.max_sessions.unwrap_or(before.session_limit.max),
-                on_limit: change
-                    .on_session_limit
-                    .unwrap_or(before.session_limit.on_limit),
-            });
-        }
-        if patch == UserPatch::default() {
-            return Ok(before);
+        patch.max_sessions = change.max_sessions;
+        patch.on_session_limit = change.on_session_limit;
+        if patch.is_empty() {
+            return self.user(id).await;
         }
         match self
             .store
-            .update_user(id, &patch, self.limit, self.clock.now())
+            .update_user(id, &patch, self.limit, self.idle, self.clock.now())
             .await?
         {
             UpdateUser::Updated(user) => Ok(*user),
@@ -206,7 +207,11 @@ impl Admin {
     /// # Errors
     /// [`AuthError::LastAdmin`], [`AuthError::NotFound`].
     pub async fn deactivate(&self, id: UserId) -> AuthResult<User> {
-        standing(self.store.deactivate_user(id, self.clock.now()).await?)
+        standing(
+            self.store
+                .deactivate_user(id, None, self.clock.now())
+                .await?,
+        )
     }
 
     /// Lets a user log in again; ended sessions stay ended.
@@ -267,6 +272,9 @@ fn standing(outcome: ChangeStanding) -> AuthResult<User> {
     match outcome {
         ChangeStanding::Changed(user) => Ok(*user),
         ChangeStanding::LastAdmin => Err(AuthError::LastAdmin),
+        ChangeStanding::CredentialsChanged => Err(AuthError::Internal(
+            "credentials were compared that nobody gave".into(),
+        )),
         ChangeStanding::Gone => Err(AuthError::NotFound("user")),
     }
 }

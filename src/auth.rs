@@ -229,7 +229,7 @@ impl AuthBuilder {
             Arc::clone(&entropy),
         );
         let presence = Presence::new(Arc::clone(&store));
-        let limit = sessions.limit();
+        let (limit, idle) = (sessions.limit(), sessions.idle());
         let flush_every = sessions.last_seen_flush.to_duration();
         let sessions = Sessions::new(SessionParts {
             store: Arc::clone(&store),
@@ -248,6 +248,7 @@ impl AuthBuilder {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             limit,
+            idle,
         };
         let recovery = Recovery {
             store: Arc::clone(&store),
@@ -260,6 +261,7 @@ impl AuthBuilder {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             limit,
+            idle,
         };
         let auth = Auth(Arc::new(Inner {
             store,

@@ -183,52 +183,64 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
-/// The operating system's clock, corrected by the offset to the database's clock.
+/// The database's time, or the operating system's until the database has been asked.
 ///
 /// Several nodes judge the same rows, so they must agree on the time; the database is the one clock
-/// they share. [`SystemClock::follow`] is fed by whoever asks the database.
-#[derive(Debug, Default)]
+/// they share. [`SystemClock::follow`] is fed by whoever asks it. In between a clock that never jumps
+/// counts on: when somebody sets the operating system's, no session ends for it.
+#[derive(Debug)]
 pub struct SystemClock {
-    offset_millis: AtomicI64,
+    started: Instant,
+    /// The database's time at `started`; [`NOT_ASKED`] until it is known.
+    at_start: AtomicI64,
+}
+
+const NOT_ASKED: i64 = i64::MIN;
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl SystemClock {
     /// A clock that shows the operating system's time until it is told otherwise.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            started: Instant::now(),
+            at_start: AtomicI64::new(NOT_ASKED),
+        }
     }
 
-    /// The operating system's own time, without the offset.
+    /// The operating system's own time.
     #[must_use]
     pub fn local(&self) -> Timestamp {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(MAX_MILLIS))
+        Timestamp::from_millis(millis(since))
     }
 
-    /// Takes the database's time, asked for at local time `before` and answered at local time
-    /// `after`; the offset is measured against the middle of the two.
-    ///
-    /// Returns the uncertainty: half the time the question took.
-    pub fn follow(&self, before: Timestamp, database: Timestamp, after: Timestamp) -> Span {
-        let half = (after.0 - before.0).max(0) / 2;
-        self.offset_millis
-            .store(database.0 - (before.0 + half), Ordering::Relaxed);
-        Span(half)
+    /// Takes the database's time, which has just been answered to a question that took `took`; it is
+    /// held to be the time at the middle of it.
+    pub fn follow(&self, database: Timestamp, took: Duration) {
+        let now = database.0 + millis(took) / 2;
+        let at_start = now - millis(self.started.elapsed());
+        self.at_start.store(at_start, Ordering::Relaxed);
     }
+}
 
-    /// How far the database's clock is ahead of the operating system's, in milliseconds.
-    #[must_use]
-    pub fn offset_millis(&self) -> i64 {
-        self.offset_millis.load(Ordering::Relaxed)
-    }
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(MAX_MILLIS)
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.local().0 + self.offset_millis.load(Ordering::Relaxed))
+        match self.at_start.load(Ordering::Relaxed) {
+            NOT_ASKED => self.local(),
+            at_start => Timestamp::from_millis(at_start + millis(self.started.elapsed())),
+        }
     }
 }
 
@@ -255,7 +267,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Measures how long something took, for logs and metrics; no decision rests on it.
+/// Measures how long something took, for logs, metrics and giving up; no session is judged by it.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);
 
@@ -300,12 +312,17 @@ mod tests {
     }
 
     #[test]
-    fn the_system_clock_follows_the_database() {
+    fn the_system_clock_follows_the_database_and_not_the_system() {
         let clock = SystemClock::new();
-        let here = clock.local();
-        let uncertainty =
-            clock.follow(here, here.plus(Span::secs(60)), here.plus(Span::millis(20)));
-        assert_eq!(uncertainty, Span::millis(10));
-        assert_eq!(clock.offset_millis(), 59_990);
+        let close = |clock: &SystemClock, to: Timestamp| {
+            (to..to.plus(Span::minutes(1))).contains(&clock.now())
+        };
+        assert!(close(&clock, clock.local().minus(Span::secs(1))));
+        let elsewhere = Timestamp::from_millis(1_000_000_000_000);
+        clock.follow(elsewhere, Duration::from_secs(2));
+        assert!(close(&clock, elsewhere.plus(Span::secs(1))));
+        let earlier = elsewhere.minus(Span::minutes(60));
+        clock.follow(earlier, Duration::ZERO);
+        assert!(close(&clock, earlier));
     }
 }

@@ -4,8 +4,9 @@
 //! was asked for, so what a request sees is never older than the request; nothing read is kept.
 //! A lone request waits for nobody: there is no timer.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::timeout,
@@ -51,11 +52,13 @@ impl Lookup {
         let (questions, queue) = mpsc::channel(LONGEST_QUEUE);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..READERS {
-            tokio::spawn(read(
-                Arc::clone(store),
-                Arc::clone(&queue),
-                Arc::clone(metrics),
-            ));
+            let (store, queue) = (Arc::clone(store), Arc::clone(&queue));
+            let metrics = Arc::clone(metrics);
+            tokio::spawn(async move {
+                // A panic fails the batch it came in, whose callers are told; the reader goes on.
+                let read = || AssertUnwindSafe(read(&store, &queue, &metrics)).catch_unwind();
+                while read().await.is_err() {}
+            });
         }
         Self { questions }
     }
@@ -84,11 +87,7 @@ impl Lookup {
 
 /// One reader: takes the turn, drains what waits, asks once. The turn passes on when the answer is
 /// there, or when it is slow in coming.
-async fn read(
-    store: Arc<dyn Store>,
-    queue: Arc<Mutex<mpsc::Receiver<Question>>>,
-    metrics: Arc<Metrics>,
-) {
+async fn read(store: &Arc<dyn Store>, queue: &Mutex<mpsc::Receiver<Question>>, metrics: &Metrics) {
     let mut batch = Vec::with_capacity(LARGEST_BATCH);
     loop {
         let mut turn = queue.lock().await;

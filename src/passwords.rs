@@ -1,11 +1,15 @@
 //! Passwords: which are accepted, how they are hashed, and on which threads.
 //!
-//! scrypt takes a core for a quarter of a second and 32 MiB, so it runs on a fixed number of threads
+//! scrypt takes a core for more than a tenth of a second and 32 MiB, so it runs on a fixed number of threads
 //! of its own behind a bounded queue: a login storm costs the storm's clients a 503, not everybody
 //! else their answers, and memory stays bounded by `threads × memory of one hash` (ASVS 15.2.2).
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
 };
 
@@ -33,6 +37,10 @@ use crate::{
 pub const SHORTEST_FLOOR: usize = 8;
 /// No password may be longer, in code points (ASVS 6.2.9).
 pub const LONGEST: usize = 256;
+
+/// A stored hash that claims more than this, eight times the memory of the costliest row that can be
+/// configured, was not made by anybody who could afford it.
+const LARGEST_LOG_N: u8 = 20;
 
 /// `[passwords]`: the rules for passwords and the cost of hashing one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -187,6 +195,8 @@ pub enum Verdict {
 pub struct Passwords {
     policy: Arc<PasswordPolicy>,
     params: Params,
+    /// What every check costs: as much as the costliest hash that was ever checked here.
+    cost: Arc<AtomicU64>,
     decoy: Arc<PasswordHash>,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
@@ -238,6 +248,7 @@ impl Passwords {
         Ok(Self {
             policy: Arc::new(policy),
             params,
+            cost: Arc::new(AtomicU64::new(cost_of(params))),
             decoy,
             entropy,
             metrics,
@@ -297,7 +308,8 @@ impl Passwords {
     }
 
     /// Checks a password against a hash; without one against a decoy, so that an unknown account
-    /// costs the same work as a known one (ASVS 6.3.8).
+    /// costs the same work as a known one (ASVS 6.3.8). A hash from times when hashing was cheaper is
+    /// made up for, so that its age does not show either.
     ///
     /// A password beyond [`LONGEST`] is a mismatch without any work, whoever it is for.
     ///
@@ -320,16 +332,28 @@ impl Passwords {
         };
         let phc = Phc::new(hash.unwrap_or(&self.decoy).expose()).map_err(|_| broken("syntax"))?;
         let params = Params::try_from(&phc).map_err(|_| broken("parameters"))?;
+        if params.log_n() > LARGEST_LOG_N || cost_of(params) > 1 << (LARGEST_LOG_N + 4) {
+            return Err(broken("parameters beyond reason"));
+        }
         let (Some(salt), Some(expected)) = (phc.salt, phc.hash) else {
             return Err(broken("salt or hash is missing"));
         };
         if phc.algorithm.as_str() != "scrypt" {
             return Err(broken("algorithm"));
         }
+        let cost = cost_of(params);
+        let target = self.cost.fetch_max(cost, Ordering::Relaxed).max(cost);
         let computed = self
             .run(move || {
                 let mut out = vec![0; expected.len()];
-                scrypt::scrypt(normal.expose().as_bytes(), &salt, &params, &mut out).map(|()| out)
+                let password = normal.expose().as_bytes();
+                scrypt::scrypt(password, &salt, &params, &mut out)?;
+                let mut unused = [0; 32];
+                for extra in making_up(params, target) {
+                    scrypt::scrypt(password, &salt, &extra, &mut unused)?;
+                    std::hint::black_box(&unused);
+                }
+                Ok::<_, scrypt::errors::InvalidOutputLen>(out)
             })
             .await?
             .map_err(|e| AuthError::Internal(format!("scrypt: {e}")))?;
@@ -384,6 +408,26 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
             Err(mpsc::RecvError) => return,
         }
     }
+}
+
+/// How long scrypt takes with these parameters, in blocks of 64 bytes that it mixes.
+fn cost_of(params: Params) -> u64 {
+    (u64::from(params.r()) * u64::from(params.p())) << params.log_n()
+}
+
+/// The runs of scrypt that make a cheaper one take as long as `target`, with no more memory.
+fn making_up(params: Params, target: u64) -> Vec<Params> {
+    let mut missing = target.saturating_sub(cost_of(params));
+    let mut runs = Vec::new();
+    for log_n in (1..=params.log_n()).rev() {
+        let lane = u64::from(params.r()) << log_n;
+        let lanes = u32::try_from(missing / lane).unwrap_or(u32::MAX);
+        if let Ok(run) = Params::new(log_n, params.r(), lanes) {
+            missing -= cost_of(run);
+            runs.push(run);
+        }
+    }
+    runs
 }
 
 /// NFC, and nothing else: composed and decomposed letters are one (NIST SP 800-63B-4 §3.1.1.2).
@@ -583,5 +627,55 @@ mod tests {
         );
         release.send(()).expect("the thread waits");
         assert!(busy.await.expect("joined").is_ok() && waiting.await.expect("joined").is_ok());
+    }
+
+    /// ASVS 6.3.8: however old a hash is, checking it takes as long as checking today's.
+    #[test]
+    fn cheaper_hashes_are_made_up_for() {
+        let params = |log_n, p| Params::new(log_n, 8, p).expect("valid");
+        let rows = [(17, 1), (16, 2), (15, 3), (14, 5), (13, 10), (4, 1)];
+        for (log_n, p) in rows {
+            for (today_log_n, today_p) in rows {
+                let (old, today) = (params(log_n, p), params(today_log_n, today_p));
+                let target = cost_of(today);
+                let extra = making_up(old, target);
+                assert!(
+                    extra.iter().all(|run| run.log_n() <= log_n),
+                    "no more memory"
+                );
+                let total = cost_of(old) + extra.into_iter().map(cost_of).sum::<u64>();
+                assert_eq!(total, target.max(cost_of(old)), "{log_n}/{p}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_costliest_hash_seen_sets_the_cost_of_every_check() {
+        let service = light(8);
+        let today = service.cost.load(Ordering::Relaxed);
+        let costlier = passwords(PasswordPolicy {
+            scrypt_log_n: 6,
+            ..PasswordPolicy::light()
+        });
+        let password = SecretString::from("correct horse");
+        let hash = costlier.hash(&costlier.verified(&password)).await;
+        let verdict = service
+            .verify(&password, Some(&hash.expect("a hash")))
+            .await;
+        assert_eq!(verdict.expect("checked"), Verdict::Match { outdated: true });
+        assert_eq!(service.cost.load(Ordering::Relaxed), today * 4);
+    }
+
+    #[tokio::test]
+    async fn a_hash_beyond_reason_is_not_computed() {
+        let monster =
+            "$scrypt$ln=40,r=8,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g";
+        let checked = light(8)
+            .verify(&"x".into(), Some(&PasswordHash::new(monster.to_owned())))
+            .await;
+        assert!(
+            matches!(checked, Err(AuthError::Internal(_))),
+            "{checked:?}"
+        );
     }
 }

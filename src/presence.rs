@@ -12,13 +12,15 @@ use std::{
 use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
-    store::{Seen, Store, StoreResult},
+    store::{Seen, Store, StoreError, StoreResult},
 };
 
 /// Sessions used since the last flush.
 #[derive(Clone)]
 pub struct Presence {
     seen: Arc<Mutex<HashMap<SessionId, Seen>>>,
+    /// Held while writing, so that a flush that comes second waits until the first one's are written.
+    writing: Arc<tokio::sync::Mutex<()>>,
     store: Arc<dyn Store>,
 }
 
@@ -28,6 +30,7 @@ impl Presence {
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             seen: Arc::default(),
+            writing: Arc::default(),
             store,
         }
     }
@@ -41,19 +44,20 @@ impl Presence {
         }]);
     }
 
-    /// Writes down what was gathered. On failure it is kept for the next time.
+    /// Writes down what was gathered. While the database is away it is kept for the next time; what
+    /// the database refuses is not.
     ///
     /// # Errors
     /// As [`Store::note_seen`].
     pub async fn flush(&self) -> StoreResult<()> {
+        let _writing = self.writing.lock().await;
         let gathered = mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
         if gathered.is_empty() {
             return Ok(());
         }
-        let mut seen: Vec<Seen> = gathered.into_values().collect();
-        seen.sort_unstable_by_key(|s| s.session_id);
+        let seen: Vec<Seen> = gathered.into_values().collect();
         let written = self.store.note_seen(&seen).await;
-        if written.is_err() {
+        if matches!(written, Err(StoreError::Unavailable(_))) {
             self.merge(seen);
         }
         written

@@ -23,13 +23,13 @@ use tokio::{
 
 use crate::{
     auth::Auth,
-    clock::{Clock, Span, SystemClock},
+    clock::{Clock, Stopwatch, SystemClock, Timestamp},
     config::{Environment, Settings},
     entropy::SystemEntropy,
     http::ApiOptions,
     setting::BadSetting,
     store::{
-        Migrations, Store, StoreResult,
+        Migrations, StoreResult,
         open::{Opened, open, unusable},
         settings::Backend,
     },
@@ -41,8 +41,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// How often the clock is compared with the database's.
 const CLOCK_EVERY: Duration = Duration::from_mins(1);
-/// A comparison less certain than this is not believed.
-const CLOCK_CERTAIN: Span = Span::secs(2);
+/// An answer that took longer than this says too little about the time.
+const SLOWEST_TIME: Duration = Duration::from_secs(4);
 /// A connection on which nothing moves for this long is closed.
 const IDLE_CONNECTION: Duration = Duration::from_secs(75);
 
@@ -112,7 +112,7 @@ pub async fn open_service(settings: &Settings) -> Result<(Auth, Arc<SystemClock>
     let keys = settings.key_ring()?;
     let Opened { store, migrations } = open(&settings.database).await?;
     bring_up_to_date(settings, &*migrations).await?;
-    follow_once(&clock, &*store)
+    follow_once(&clock, store.time())
         .await
         .map_err(|e| unusable(&settings.database, e))?;
     let auth = Auth::builder(store, keys)
@@ -153,31 +153,30 @@ async fn bring_up_to_date(
     Ok(())
 }
 
-async fn follow_once(clock: &SystemClock, store: &dyn Store) -> StoreResult<()> {
-    let before = clock.local();
-    let database = store.time().await?;
-    let uncertainty = clock.follow(before, database, clock.local());
-    tracing::debug!(offset_ms = clock.offset_millis(), %uncertainty, "clock compared");
+/// Sets the clock by the database, if that answers quickly enough to be believed.
+async fn follow_once(
+    clock: &SystemClock,
+    time: impl Future<Output = StoreResult<Timestamp>>,
+) -> StoreResult<()> {
+    let watch = Stopwatch::start();
+    let database = time.await?;
+    let took = watch.elapsed();
+    if took < SLOWEST_TIME {
+        clock.follow(database, took);
+    } else {
+        tracing::warn!("the database's time took too long to be believed");
+    }
     Ok(())
 }
 
-/// Keeps the clock on the database's time. While the database is away the last offset stays.
+/// Keeps the clock on the database's time. While the database is away it counts on by itself.
 async fn follow_database(auth: Auth, clock: Arc<SystemClock>) {
     let mut ticks = tokio::time::interval(CLOCK_EVERY);
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let before = clock.local();
-        match auth.database_time().await {
-            Ok(database) => {
-                let after = clock.local();
-                if after <= before.plus(CLOCK_CERTAIN).plus(CLOCK_CERTAIN) {
-                    clock.follow(before, database, after);
-                } else {
-                    tracing::warn!("the database's time took too long to be believed");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the database's time could not be asked for"),
+        if let Err(error) = follow_once(&clock, auth.database_time()).await {
+            tracing::warn!(%error, "the database's time could not be asked for");
         }
     }
 }
@@ -249,8 +248,8 @@ fn stop_on_signals() -> io::Result<watch::Receiver<bool>> {
     let (tell, told) = watch::channel(false);
     tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
-        tracing::info!("stopping: running requests may finish");
         tell.send_replace(true);
+        tracing::info!("stopping: running requests may finish");
         either(&mut terminate, &mut interrupt).await;
         std::process::exit(1);
     });

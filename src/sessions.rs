@@ -129,7 +129,7 @@ impl SessionPolicy {
         SessionLimit::new(self.max_per_user, self.on_limit)
     }
 
-    fn idle(&self) -> IdleRule {
+    pub(crate) fn idle(&self) -> IdleRule {
         IdleRule {
             idle_ttl: self.idle_ttl,
             flush: self.last_seen_flush,

@@ -1,10 +1,18 @@
 //! Logs: for people or for machines, always to standard error, in UTC.
 //!
-//! What is logged is decided where it happens; no address, password or token is ever passed here.
+//! What is logged is decided where it happens; no address, password or token is ever passed here
+//! (ASVS 16.2.5). Libraries that log through the `log` crate are not listened to: the PostgreSQL driver
+//! writes down every parameter of every statement there.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    panic,
+};
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::config::{Environment, LogFormat, LogLevel, LogSettings};
 
@@ -29,17 +37,31 @@ pub fn start(settings: &LogSettings, environment: Environment) {
         LogFormat::Json => false,
         LogFormat::Auto => environment == Environment::Development || io::stderr().is_terminal(),
     };
-    let lines = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter);
-    // An error here means that a log was started before; it goes on.
-    let _ = if for_people {
-        lines.with_ansi(io::stderr().is_terminal()).try_init()
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = if for_people {
+        lines.with_ansi(io::stderr().is_terminal()).boxed()
     } else {
         lines
             .json()
             .flatten_event(true)
             .with_span_list(false)
-            .try_init()
+            .boxed()
     };
+    let log = tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
+        .with(filter_fn(may_be_logged));
+    // An error here means that a log was started before; it goes on.
+    if log.try_init().is_ok() {
+        panic::set_hook(Box::new(|panic| {
+            // The message may repeat a value, and would break a log of JSON lines.
+            let place = panic.location().map(ToString::to_string);
+            tracing::error!(place, "panicked");
+        }));
+    }
+}
+
+/// The web framework names its clients' addresses when it closes idle connections.
+fn may_be_logged(about: &Metadata<'_>) -> bool {
+    !about.target().starts_with("poem") || *about.level() <= Level::WARN
 }

@@ -461,7 +461,7 @@ fn a_stopping_server_finishes_what_runs() {
         String::from_utf8_lossy(&continues)
     );
     server.signal(Signal::TERM);
-    server.logs("initiate graceful shutdown");
+    server.logs("stopping: ");
     running.write_all(body.as_bytes()).expect("sent");
     let mut answer = String::new();
     running.read_to_string(&mut answer).expect("answered");
@@ -483,7 +483,7 @@ fn a_second_signal_ends_at_once() {
     let mut continues = [0; 25];
     running.read_exact(&mut continues).expect("answered");
     server.signal(Signal::TERM);
-    server.logs("initiate graceful shutdown");
+    server.logs("stopping: ");
     server.signal(Signal::INT);
     assert_eq!(server.wait(), Some(1));
 }

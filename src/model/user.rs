@@ -97,8 +97,11 @@ pub struct UserPatch {
     pub email: Option<EmailAddress>,
     /// Whether the address counts as verified.
     pub email_verified: Option<bool>,
-    /// A new session limit; lowering it closes the surplus in the same step.
-    pub session_limit: Option<SessionLimitOverride>,
+    /// A new session limit of the user's own, or the policy's; lowering it closes the surplus in the
+    /// same step.
+    pub max_sessions: Option<Option<u32>>,
+    /// What becomes of logins beyond the limit, or the policy's rule.
+    pub on_session_limit: Option<Option<OnLimit>>,
 }
 
 impl UserPatch {

@@ -78,6 +78,8 @@ pub enum ChangeStanding {
     Changed(Box<User>),
     /// Refused: no active administrator would be left.
     LastAdmin,
+    /// Refused: the credentials are not the expected ones any more.
+    CredentialsChanged,
     /// There is no such user.
     Gone,
 }
@@ -214,9 +216,9 @@ pub trait Store: Send + Sync + 'static {
     /// Users by descending id (newest first).
     async fn list_users(&self, filter: &UserFilter) -> StoreResult<Vec<User>>;
 
-    /// Changes fields of a user. A lower session limit closes the oldest surplus sessions
-    /// (`limit_lowered`) in the same step, measured with `limit` as the policy that the override is
-    /// applied to.
+    /// Changes fields of a user. A new session limit closes the oldest surplus sessions
+    /// (`limit_lowered`) in the same step, measured with `limit` as the policy that it overrides;
+    /// sessions that have expired or are idle do not count and stay as they are.
     ///
     /// Concurrent calls are applied one after the other; uniqueness as in [`Self::create_user`].
     async fn update_user(
@@ -224,6 +226,7 @@ pub trait Store: Send + Sync + 'static {
         id: UserId,
         patch: &UserPatch,
         limit: SessionLimit,
+        idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser>;
 
@@ -239,10 +242,16 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreResult<ChangeStanding>;
 
     /// Deactivates a user and closes all their sessions (`account_deactivated`) in the same step.
-    /// Deactivating twice keeps the first time.
+    /// Deactivating twice keeps the first time. With a `credential_version` nothing changes unless
+    /// the user still has it: the proof that was given belongs to it.
     ///
     /// Races with [`Self::open_session`]: whichever comes first, no session is open afterwards.
-    async fn deactivate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding>;
+    async fn deactivate_user(
+        &self,
+        id: UserId,
+        credential_version: Option<i64>,
+        now: Timestamp,
+    ) -> StoreResult<ChangeStanding>;
 
     /// Lets a user log in again; closed sessions stay closed.
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding>;

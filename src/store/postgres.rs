@@ -11,7 +11,8 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel_async::{
-    AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
+    AnsiTransactionManager, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl,
+    SimpleAsyncConnection, TransactionManager,
     pooled_connection::{
         AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
         bb8::{Pool, PooledConnection},
@@ -53,6 +54,17 @@ macro_rules! write_tx {
     };
 }
 
+/// The server's own timeouts bound neither a commit that waits for a standby nor a server that has
+/// stopped answering, so each call has a deadline here as well.
+macro_rules! in_time {
+    ($store:expr, $conn:expr, $work:expr) => {
+        match tokio::time::timeout($store.hot.deadline, $work).await {
+            Ok(done) => done,
+            Err(_) => Err(crate::store::postgres::give_up($conn)),
+        }
+    };
+}
+
 macro_rules! has_role {
     ($role:expr) => {
         diesel::PgArrayExpressionMethods::contains(
@@ -90,12 +102,20 @@ impl PostgresStore {
         });
         let main = pool(&connector, settings.max_connections.max(2), acquire).await?;
         let hot = pool(&connector, HOT_CONNECTIONS, acquire).await?;
+        // The server's own timeout comes first and says more.
+        let deadline = settings.statement_timeout.to_duration() + Duration::from_secs(1);
         Ok(Self {
             writers: main.clone(),
             readers: main,
-            hot: Hot::new(hot),
+            hot: Hot::new(hot, deadline),
         })
     }
+}
+
+/// Makes the pool throw a connection away: what was asked on it may be answered later, or never.
+fn give_up(conn: &mut Conn) -> StoreError {
+    AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
+    StoreError::Unavailable("the database did not answer in time".into())
 }
 
 struct Connector {
@@ -110,7 +130,9 @@ impl Connector {
         let setup = format!(
             "SET statement_timeout = {timeout}; SET lock_timeout = {timeout}; \
              SET idle_in_transaction_session_timeout = {timeout}; \
-             SET default_transaction_isolation = 'read committed'; SET TimeZone = 'UTC'"
+             SET default_transaction_isolation = 'read committed'; SET TimeZone = 'UTC'; \
+             SELECT set_config('synchronous_commit', 'on', false) \
+             WHERE current_setting('synchronous_commit') = 'off'"
         );
         conn.batch_execute(&setup)
             .await
@@ -171,7 +193,15 @@ async fn pool(connector: &Arc<Connector>, size: u32, acquire: Duration) -> Store
     let connector = Arc::clone(connector);
     config.custom_setup = Box::new(move |_| {
         let connector = Arc::clone(&connector);
-        async move { connector.connect().await }.boxed()
+        async move {
+            // The driver's own timeout ends with the TCP handshake.
+            let connected = tokio::time::timeout(acquire, connector.connect()).await;
+            connected.unwrap_or_else(|_| {
+                let what = "the database did not answer in time";
+                Err(ConnectionError::BadConnection(what.to_owned()))
+            })
+        }
+        .boxed()
     });
     let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
     let pool = Pool::builder()
@@ -241,12 +271,11 @@ impl PostgresStore {
         let lock = format!(
             "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})"
         );
-        conn.batch_execute(&lock).await.map_err(from_diesel)?;
+        let locked = conn.batch_execute(&lock).await.map_err(from_diesel);
         let mut harness = AsyncMigrationHarness::new(conn);
-        let done = work(&mut harness);
-        let mut conn = harness.into_inner();
-        let timeout = format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})");
-        conn.batch_execute(&timeout).await.map_err(from_diesel)?;
+        let done = locked.and_then(|()| work(&mut harness));
+        // The lock ends with the connection, which nobody else should use without timeouts.
+        give_up(&mut harness.into_inner());
         done
     }
 }

@@ -51,6 +51,13 @@ macro_rules! write_tx {
     };
 }
 
+/// `busy_timeout` bounds every statement, and there is nobody else to wait for.
+macro_rules! in_time {
+    ($store:expr, $conn:expr, $work:expr) => {
+        $work.await
+    };
+}
+
 /// Role names are letters, digits, `_` and `-`, so a quoted one stands in the JSON as it is.
 macro_rules! has_role {
     ($role:expr) => {

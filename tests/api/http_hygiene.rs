@@ -396,3 +396,21 @@ async fn a_request_id_is_believed_only_from_a_trusted_proxy() {
         assert_ne!(request_id_for(&proxied, junk).await, junk);
     }
 }
+
+/// ASVS 16.5.4: what went wrong in one request stays there, and says nothing about the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_a_500_for_its_request_alone() {
+    let app = start().await;
+    let ann = app.user("ann@example.org").await;
+    let store = &app.nodes[0].store;
+    // In a handler, and more often than there are readers in what all handlers share.
+    for method in ["open_sessions_of", "live_sessions"] {
+        for _ in 0..8 {
+            store.panic_at(method);
+            let reply = ann.get("/v1/auth/sessions").await;
+            assert_refused(method, &reply, 500, "internal");
+            assert!(!reply.text.contains(method), "{}", reply.text);
+        }
+        ann.get("/v1/auth/sessions").await.expect(200);
+    }
+}

@@ -59,6 +59,10 @@ impl PrivateServer {
 
     /// Ends the server at once, without a checkpoint; clients see their connections break.
     pub fn kill(&mut self) {
+        if self.running.is_some() {
+            // A frozen server would not hear of its end.
+            self.thaw();
+        }
         if let Some(mut server) = self.running.take() {
             let pid = Pid::from_child(&server);
             // PostgreSQL takes its children along only when it is asked to.
@@ -68,6 +72,26 @@ impl PrivateServer {
             };
             kill_process(pid, signal).expect("killed");
             server.wait().expect("gone");
+        }
+    }
+
+    /// Stops the server's processes where they are: the kernel still takes what clients send, and
+    /// nobody answers.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let server = Pid::from_child(self.running.as_ref().expect("the server runs"));
+        kill_process(server, signal).expect("it runs");
+        for child in children_of(server) {
+            // It may have ended by itself.
+            let _ = kill_process(child, signal);
         }
     }
 
@@ -167,6 +191,20 @@ impl Drop for PrivateServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The processes that this one started: PostgreSQL has one for each client.
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let wanted = format!("PPid:\t{}", parent.as_raw_nonzero());
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    processes
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let status = fs::read_to_string(entry.path().join("status")).ok()?;
+            let is_child = status.lines().any(|line| line == wanted);
+            is_child.then(|| Pid::from_raw(pid)).flatten()
+        })
+        .collect()
 }
 
 /// A program of PostgreSQL, run by an account that it accepts.

@@ -13,7 +13,7 @@ use doorward::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, Session, SessionView},
+        session::{CloseReason, IdleRule, Session, SessionView},
         token::{NewOneTimeSecret, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
@@ -32,6 +32,7 @@ pub struct WatchedStore {
     calls: AtomicUsize,
     by_method: Mutex<BTreeMap<&'static str, usize>>,
     holds: Mutex<Vec<Hold>>,
+    panics: Mutex<Vec<&'static str>>,
 }
 
 /// When a call is held.
@@ -86,6 +87,7 @@ impl WatchedStore {
             calls: AtomicUsize::new(0),
             by_method: Mutex::default(),
             holds: Mutex::default(),
+            panics: Mutex::default(),
         }
     }
 
@@ -111,6 +113,21 @@ impl WatchedStore {
     /// Holds the next call of a method once the database has answered; later ones pass.
     pub fn hold_after(&self, method: &'static str) -> Gate {
         self.hold(method, Moment::After)
+    }
+
+    /// Lets the next call of a method panic.
+    pub fn panic_at(&self, method: &'static str) {
+        let mut panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
+        panics.push(method);
+    }
+
+    fn panic_if_told(&self, method: &'static str) {
+        let mut panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = panics.iter().position(|told| *told == method) {
+            panics.remove(at);
+            drop(panics);
+            panic!("{method} was told to panic");
+        }
     }
 
     fn hold(&self, method: &'static str, moment: Moment) -> Gate {
@@ -156,6 +173,7 @@ macro_rules! watch {
     ($self:ident.$method:ident($($argument:expr),*)) => {{
         let method = stringify!($method);
         $self.count(method);
+        $self.panic_if_told(method);
         $self.pass(method, Moment::Before).await;
         let answer = $self.inner.$method($($argument),*).await;
         $self.pass(method, Moment::After).await;
@@ -202,9 +220,10 @@ impl Store for WatchedStore {
         id: UserId,
         patch: &UserPatch,
         limit: SessionLimit,
+        idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser> {
-        watch!(self.update_user(id, patch, limit, now))
+        watch!(self.update_user(id, patch, limit, idle, now))
     }
 
     async fn set_roles(
@@ -216,8 +235,13 @@ impl Store for WatchedStore {
         watch!(self.set_roles(id, roles, now))
     }
 
-    async fn deactivate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
-        watch!(self.deactivate_user(id, now))
+    async fn deactivate_user(
+        &self,
+        id: UserId,
+        credential_version: Option<i64>,
+        now: Timestamp,
+    ) -> StoreResult<ChangeStanding> {
+        watch!(self.deactivate_user(id, credential_version, now))
     }
 
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {

@@ -14,6 +14,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::harness::backend::{Backend, Database};
+
 /// 32 random bytes.
 pub const KEY: &str = "fJ6rN3vUqk0m8Yt1sXe5bPzQwL7hGdC2oIxTnAaRyMk=";
 
@@ -114,6 +116,43 @@ impl Place {
             log: err,
         }
     }
+}
+
+/// What makes the program serve this database, with light hashing.
+pub fn serving(database: &Database) -> Vec<(&'static str, String)> {
+    let settings = database.settings();
+    let address = match settings.backend {
+        Backend::Sqlite => (
+            "DOORWARD__DATABASE__SQLITE__PATH",
+            settings.sqlite.path.display().to_string(),
+        ),
+        Backend::Postgres => (
+            "DOORWARD__DATABASE__POSTGRES__URL",
+            settings.postgres.url.expose().clone(),
+        ),
+        Backend::Mongodb => (
+            "DOORWARD__DATABASE__MONGODB__URL",
+            settings.mongodb.url.expose().clone(),
+        ),
+    };
+    vec![
+        ("DOORWARD__ENVIRONMENT", "test".to_owned()),
+        ("DOORWARD__TOKENS__KEY", KEY.to_owned()),
+        ("DOORWARD__PASSWORDS__SCRYPT_LOG_N", "4".to_owned()),
+        ("DOORWARD__PASSWORDS__SCRYPT_P", "1".to_owned()),
+        (
+            "DOORWARD__DATABASE__MONGODB__DATABASE",
+            settings.mongodb.database.clone(),
+        ),
+        ("DOORWARD__DATABASE__BACKEND", settings.backend.to_string()),
+        address,
+    ]
+}
+
+/// Variables as [`Place::serve`] takes them.
+pub fn borrowed<'a>(variables: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    let pairs = variables.iter();
+    pairs.map(|(name, value)| (*name, value.as_str())).collect()
 }
 
 fn tail(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {

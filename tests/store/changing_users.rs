@@ -9,14 +9,14 @@ use doorward::{
         session::{CloseReason, SessionState},
         user::{OnLimit, SessionLimitOverride, User, UserPatch},
     },
-    store::{CreateUser, OpenSession, Store, UpdateUser},
+    store::{CreateUser, OpenSession, Seen, Store, UpdateUser},
 };
 use serde_json::json;
 
 use super::sample::{
-    Login, NOW, SINGLE, add, add_user, address, at, attributes, by_email, by_username, closed,
-    fresh_user_id, limit, login_finds, name, named_user, new_user, open_ids, open_one, own_max,
-    state, two_nodes, user,
+    IDLE, Login, NOW, SINGLE, add, add_user, address, at, attributes, by_email, by_username,
+    closed, fresh_user_id, limit, login_finds, name, named_user, new_user, open_ids, open_one,
+    own_max, state, two_nodes, user,
 };
 use crate::{
     for_each_store,
@@ -36,6 +36,7 @@ for_each_store! {
     a_taken_name_refuses_the_whole_change,
     a_new_address_is_not_verified_unless_said_so,
     a_lower_limit_closes_the_oldest_surplus_in_the_same_step,
+    a_lower_limit_counts_only_live_sessions,
     a_limit_taken_back_is_measured_with_the_policy,
     a_higher_limit_and_other_fields_close_nothing,
     concurrent_changes_of_different_fields_all_hold,
@@ -46,7 +47,7 @@ for_each_store! {
 
 async fn change(store: &dyn Store, id: UserId, patch: UserPatch) -> UpdateUser {
     store
-        .update_user(id, &patch, SINGLE, at(1))
+        .update_user(id, &patch, SINGLE, IDLE, at(1))
         .await
         .expect("an answer")
 }
@@ -72,9 +73,10 @@ fn to_address(email: &str) -> UserPatch {
     }
 }
 
-fn to_limit(session_limit: SessionLimitOverride) -> UserPatch {
+fn to_limit(own: SessionLimitOverride) -> UserPatch {
     UserPatch {
-        session_limit: Some(session_limit),
+        max_sessions: Some(own.max),
+        on_session_limit: Some(own.on_limit),
         ..UserPatch::default()
     }
 }
@@ -117,8 +119,11 @@ async fn each_field_changes_and_the_others_stay(database: Database) {
         if patch.email_verified.is_some() {
             expected.email_verified_at = Some(at(1));
         }
-        if let Some(own) = patch.session_limit {
-            expected.session_limit = own;
+        if let Some(max) = patch.max_sessions {
+            expected.session_limit.max = max;
+        }
+        if let Some(on_limit) = patch.on_session_limit {
+            expected.session_limit.on_limit = on_limit;
         }
         assert_eq!(changed(&*store, id, patch).await, expected);
         assert_eq!(user(&*other_node, id).await, expected);
@@ -145,7 +150,7 @@ async fn the_time_of_change_never_goes_back(database: Database) {
     let id = add_user(&*store, "ann@example.org").await;
     let earlier = NOW.minus(Span::days(1));
     let outcome = store
-        .update_user(id, &to_name("ann"), SINGLE, earlier)
+        .update_user(id, &to_name("ann"), SINGLE, IDLE, earlier)
         .await
         .expect("an answer");
     assert!(matches!(outcome, UpdateUser::Updated(user) if user.updated_at == NOW));
@@ -231,7 +236,7 @@ async fn a_taken_address_refuses_the_whole_change(database: Database) {
     let patch = UserPatch {
         username: Some(Some(name("free"))),
         attributes: Some(attributes(json!({"a": 1}))),
-        session_limit: Some(own_max(1)),
+        max_sessions: Some(Some(1)),
         ..to_address("BOB@example.org")
     };
     open_one(&*store, ann, NOW).await;
@@ -298,7 +303,7 @@ async fn a_lower_limit_closes_the_oldest_surplus_in_the_same_step(database: Data
         sessions.push(open_one(&*store, ann, at(n)).await);
     }
     let outcome = store
-        .update_user(ann, &to_limit(own_max(2)), limit(100), at(9))
+        .update_user(ann, &to_limit(own_max(2)), limit(100), IDLE, at(9))
         .await;
     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
     for (n, session) in sessions.iter().enumerate() {
@@ -319,6 +324,41 @@ async fn a_lower_limit_closes_the_oldest_surplus_in_the_same_step(database: Data
     );
 }
 
+async fn a_lower_limit_counts_only_live_sessions(database: Database) {
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let used = open_one(&*store, ann, NOW).await;
+    let idle = open_one(&*store, ann, at(1)).await;
+    let later = at(1).plus(IDLE.idle_ttl).plus(IDLE.flush).plus(IDLE.flush);
+    let seen = Seen {
+        user_id: ann,
+        session_id: used,
+        at: later,
+    };
+    store.note_seen(&[seen]).await.expect("noted");
+    let outcome = store
+        .update_user(ann, &to_limit(own_max(1)), limit(100), IDLE, later)
+        .await;
+    assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
+    for session in [used, idle] {
+        assert_eq!(state(&*store, ann, session).await, SessionState::Open);
+    }
+    // A month later both have expired.
+    let last = open_one(&*store, ann, later).await;
+    let expired = NOW.plus(Span::days(31));
+    let seen = Seen {
+        session_id: last,
+        at: expired,
+        ..seen
+    };
+    store.note_seen(&[seen]).await.expect("noted");
+    let outcome = store
+        .update_user(ann, &to_limit(own_max(1)), limit(100), IDLE, expired)
+        .await;
+    assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
+    assert_eq!(state(&*store, ann, last).await, SessionState::Open);
+}
+
 async fn a_limit_taken_back_is_measured_with_the_policy(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
@@ -328,7 +368,7 @@ async fn a_limit_taken_back_is_measured_with_the_policy(database: Database) {
         login.open(&*store, at(n)).await;
     }
     let none = to_limit(SessionLimitOverride::default());
-    let outcome = store.update_user(ann, &none, limit(2), at(9)).await;
+    let outcome = store.update_user(ann, &none, limit(2), IDLE, at(9)).await;
     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
     assert_eq!(open_ids(&*store, ann).await.len(), 2);
 }
@@ -350,6 +390,7 @@ async fn concurrent_changes_of_different_fields_all_hold(database: Database) {
     let nodes = two_nodes(&database).await;
     let ann = add_user(&*nodes[0], "ann@example.org").await;
     for round in 0..10 {
+        let rule = [OnLimit::Reject, OnLimit::EvictOldest][round as usize % 2];
         let patches = [
             to_name(&format!("ann{round}")),
             to_address(&format!("ann{round}@example.org")),
@@ -357,7 +398,14 @@ async fn concurrent_changes_of_different_fields_all_hold(database: Database) {
                 attributes: Some(attributes(json!({"round": round}))),
                 ..UserPatch::default()
             },
-            to_limit(own_max(round + 1)),
+            UserPatch {
+                max_sessions: Some(Some(round + 1)),
+                ..UserPatch::default()
+            },
+            UserPatch {
+                on_session_limit: Some(Some(rule)),
+                ..UserPatch::default()
+            },
         ];
         let racers = patches.into_iter().enumerate().map(|(n, patch)| {
             let store = Arc::clone(&nodes[n % 2]);
@@ -370,7 +418,11 @@ async fn concurrent_changes_of_different_fields_all_hold(database: Database) {
         assert_eq!(after.username, Some(name(&format!("ann{round}"))));
         assert_eq!(after.email, address(&format!("ann{round}@example.org")));
         assert_eq!(after.attributes, attributes(json!({"round": round})));
-        assert_eq!(after.session_limit, own_max(round + 1));
+        let own = SessionLimitOverride {
+            max: Some(round + 1),
+            on_limit: Some(rule),
+        };
+        assert_eq!(after.session_limit, own);
     }
 }
 
@@ -438,7 +490,7 @@ async fn a_limit_lowered_during_logins_holds(database: Database) {
             async move {
                 if n == 8 {
                     let patch = to_limit(own_max(1));
-                    let outcome = store.update_user(ann, &patch, limit(100), NOW).await;
+                    let outcome = store.update_user(ann, &patch, limit(100), IDLE, NOW).await;
                     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
                 } else {
                     let outcome = login.try_open(&*store, NOW).await;

@@ -7,6 +7,7 @@ mod listing_users;
 mod looking_up;
 mod migrating;
 mod on_mongodb;
+mod on_postgres;
 mod opening_races;
 mod opening_sessions;
 mod outages;

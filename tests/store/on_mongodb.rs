@@ -19,8 +19,9 @@ use mongodb::{
 use serde_json::json;
 
 use super::sample::{
-    Login, NOW, SINGLE, add_user, address, at, attributes, by_username, closed, fresh_session_id,
-    limit, login_finds, named_user, new_user, reject, roles, state, stored_hash, user, view,
+    IDLE, Login, NOW, SINGLE, add_user, address, at, attributes, by_username, closed,
+    fresh_session_id, limit, login_finds, named_user, new_user, reject, roles, state, stored_hash,
+    user, view,
 };
 use crate::harness::backend::Database;
 
@@ -70,7 +71,7 @@ async fn what_looks_like_an_expression_stays_a_text() {
         email: Some(address("$roles@example.org")),
         ..UserPatch::default()
     };
-    let outcome = store.update_user(ann, &patch, SINGLE, NOW).await;
+    let outcome = store.update_user(ann, &patch, SINGLE, IDLE, NOW).await;
     let UpdateUser::Updated(updated) = outcome.expect("an answer") else {
         panic!("not updated")
     };

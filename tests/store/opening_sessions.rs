@@ -320,7 +320,10 @@ async fn a_deactivated_user_opens_nothing(database: Database) {
     let ann = add_user(&*store, "ann@example.org").await;
     let mut login = Login::of(&*store, ann).await;
     login.rehash = Some(hash("rehash"));
-    store.deactivate_user(ann, NOW).await.expect("an answer");
+    store
+        .deactivate_user(ann, None, NOW)
+        .await
+        .expect("an answer");
     assert_eq!(login.try_open(&*store, at(1)).await, OpenSession::NotActive);
     assert_eq!(open_ids(&*store, ann).await, []);
     assert_eq!(

@@ -61,7 +61,10 @@ async fn away_is_unavailable_and_comes_back(backend: Backend) {
         .close_session(ann, session, CloseReason::Revoked, None, NOW)
         .await;
     assert_unavailable("close_session", &closed);
-    assert_unavailable("deactivate_user", &store.deactivate_user(ann, NOW).await);
+    assert_unavailable(
+        "deactivate_user",
+        &store.deactivate_user(ann, None, NOW).await,
+    );
 
     server.start_again().await;
     let back = async {

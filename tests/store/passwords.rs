@@ -194,7 +194,10 @@ async fn a_password_judged_by_an_older_version_writes_nothing(database: Database
 async fn a_deactivated_user_gets_no_new_password(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
-    store.deactivate_user(ann, NOW).await.expect("an answer");
+    store
+        .deactivate_user(ann, None, NOW)
+        .await
+        .expect("an answer");
     assert_eq!(set(&*store, ann, None).await, SetPassword::NotActive);
     assert_eq!(stored_hash(&*store, ann).await, is("first"));
 }
@@ -335,7 +338,10 @@ async fn an_unknown_or_expired_link_is_refused(database: Database) {
 async fn a_deactivated_users_link_is_refused_and_not_spent(database: Database) {
     let store = database.open().await;
     let (ann, link) = add_invited(&*store, "ann@example.org").await;
-    store.deactivate_user(ann, NOW).await.expect("an answer");
+    store
+        .deactivate_user(ann, None, NOW)
+        .await
+        .expect("an answer");
     assert_eq!(redeem(&*store, &link, NOW).await, Redeem::Refused);
     assert_eq!(stored_hash(&*store, ann).await, None);
     store.activate_user(ann, NOW).await.expect("an answer");

@@ -13,8 +13,8 @@ use doorward::{
 };
 
 use super::sample::{
-    Login, NOW, add, add_user, at, closed, fresh_user_id, new_admin, open_ids, open_one, roles,
-    state, two_nodes, user, view,
+    Login, NOW, add, add_user, at, closed, credentials, fresh_user_id, new_admin, new_user,
+    open_ids, open_one, roles, state, two_nodes, user, view,
 };
 use crate::{
     for_each_store,
@@ -26,6 +26,7 @@ for_each_store! {
     an_unknown_user_has_no_standing,
     deactivation_closes_all_sessions_in_the_same_step,
     deactivating_twice_keeps_the_first_time,
+    a_proof_of_old_credentials_deactivates_nobody,
     activation_revives_no_session,
     activating_an_active_user_changes_nothing,
     times_of_change_never_go_back,
@@ -44,7 +45,10 @@ async fn set_roles(store: &dyn Store, id: UserId, held: &Roles) -> ChangeStandin
 }
 
 async fn deactivate(store: &dyn Store, id: UserId) -> ChangeStanding {
-    store.deactivate_user(id, at(1)).await.expect("an answer")
+    store
+        .deactivate_user(id, None, at(1))
+        .await
+        .expect("an answer")
 }
 
 fn changed(outcome: ChangeStanding) -> User {
@@ -123,8 +127,33 @@ async fn deactivating_twice_keeps_the_first_time(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
     deactivate(&*store, ann).await;
-    let again = changed(store.deactivate_user(ann, at(60)).await.expect("an answer"));
+    let again = changed(
+        store
+            .deactivate_user(ann, None, at(60))
+            .await
+            .expect("an answer"),
+    );
     assert_eq!(again.status, UserStatus::Deactivated { at: at(1) });
+}
+
+async fn a_proof_of_old_credentials_deactivates_nobody(database: Database) {
+    let store = database.open().await;
+    for new in [new_user("ann@example.org"), new_admin("root@example.org")] {
+        let id = add(&*store, &new).await;
+        let session = open_one(&*store, id, NOW).await;
+        let version = credentials(&*store, id).await.credential_version;
+        let outcome = store.deactivate_user(id, Some(version - 1), at(1)).await;
+        assert_eq!(
+            outcome.expect("an answer"),
+            ChangeStanding::CredentialsChanged
+        );
+        assert_eq!(user(&*store, id).await, new.user);
+        assert_eq!(state(&*store, id, session).await, SessionState::Open);
+    }
+    let ann = add_user(&*store, "anna@example.org").await;
+    let version = credentials(&*store, ann).await.credential_version;
+    let outcome = store.deactivate_user(ann, Some(version), at(1)).await;
+    changed(outcome.expect("an answer"));
 }
 
 async fn activation_revives_no_session(database: Database) {
@@ -160,7 +189,7 @@ async fn times_of_change_never_go_back(database: Database) {
     let held = roles(["writer"]);
     for outcome in [
         store.set_roles(ann, &held, earlier).await,
-        store.deactivate_user(ann, earlier).await,
+        store.deactivate_user(ann, None, earlier).await,
         store.activate_user(ann, earlier).await,
     ] {
         assert_eq!(changed(outcome.expect("an answer")).updated_at, NOW);

@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use doorward::store::settings::Backend;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -16,7 +15,7 @@ use crate::{
         backend::Database,
         rounds, until,
     },
-    program::{KEY, Place},
+    program::{Place, borrowed, serving},
 };
 
 for_each_store! {
@@ -33,37 +32,6 @@ struct Known {
     acknowledged: Vec<String>,
     /// Sent, and never answered.
     in_doubt: Vec<String>,
-}
-
-fn variables(database: &Database) -> Vec<(&'static str, String)> {
-    let settings = database.settings();
-    let backend = settings.backend.to_string();
-    let address = match settings.backend {
-        Backend::Sqlite => (
-            "DOORWARD__DATABASE__SQLITE__PATH",
-            settings.sqlite.path.display().to_string(),
-        ),
-        Backend::Postgres => (
-            "DOORWARD__DATABASE__POSTGRES__URL",
-            settings.postgres.url.expose().clone(),
-        ),
-        Backend::Mongodb => (
-            "DOORWARD__DATABASE__MONGODB__URL",
-            settings.mongodb.url.expose().clone(),
-        ),
-    };
-    vec![
-        ("DOORWARD__ENVIRONMENT", "test".to_owned()),
-        ("DOORWARD__TOKENS__KEY", KEY.to_owned()),
-        ("DOORWARD__PASSWORDS__SCRYPT_LOG_N", "4".to_owned()),
-        ("DOORWARD__PASSWORDS__SCRYPT_P", "1".to_owned()),
-        (
-            "DOORWARD__DATABASE__MONGODB__DATABASE",
-            settings.mongodb.database.clone(),
-        ),
-        ("DOORWARD__DATABASE__BACKEND", backend),
-        address,
-    ]
 }
 
 /// Registers and logs in until the server is gone.
@@ -99,15 +67,11 @@ async fn work(client: Client, round: usize, n: usize, known: Arc<Mutex<Known>>) 
 
 async fn what_was_acknowledged_survives_a_kill(database: Database) {
     let place = Place::new();
-    let variables = variables(&database);
-    let variables: Vec<(&str, &str)> = variables
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    let variables = serving(&database);
     let mut checked = 0;
     for round in 0..rounds(20) {
-        let mut serving = place.serve(&variables);
-        let client = Client::anonymous(&format!("http://{}", serving.address));
+        let mut server = place.serve(&borrowed(&variables));
+        let client = Client::anonymous(&format!("http://{}", server.address));
         let known = Arc::new(Mutex::new(Known::default()));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|n| tokio::spawn(work(client.clone(), round, n, Arc::clone(&known))))
@@ -116,14 +80,14 @@ async fn what_was_acknowledged_survives_a_kill(database: Database) {
             known.lock().expect("no panic").acknowledged.len() >= ACKNOWLEDGED
         })
         .await;
-        serving.signal(Signal::KILL);
-        serving.wait();
+        server.signal(Signal::KILL);
+        server.wait();
         for client in clients {
             client.await.expect("no panic");
         }
 
-        let serving = place.serve(&variables);
-        let client = Client::anonymous(&format!("http://{}", serving.address));
+        let server = place.serve(&borrowed(&variables));
+        let client = Client::anonymous(&format!("http://{}", server.address));
         let known = std::mem::take(&mut *known.lock().expect("no panic"));
         for email in &known.acknowledged {
             client.log_in(email, PASSWORD).await.me().await.expect(200);

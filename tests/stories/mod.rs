@@ -6,6 +6,7 @@ mod crashes;
 mod hand_edits;
 mod held_moments;
 mod indistinguishable;
+mod logs;
 mod outages;
 mod revocation;
 mod sessions;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use doorward::{
-    clock::{ManualClock, Timestamp},
+    clock::{ManualClock, Span, Timestamp},
     store::{open::open, settings::Backend},
 };
 use serde_json::json;
@@ -22,12 +22,30 @@ use crate::harness::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_postgres_is_away_every_answer_is_503() {
-    while_the_database_is_away_every_answer_is_503(Backend::Postgres).await;
+    while_the_database_is_away_every_answer_is_503(Backend::Postgres, Away::Killed).await;
+}
+
+/// Its kernel still takes what is sent, so that no connection breaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_does_not_answer_every_answer_is_503() {
+    while_the_database_is_away_every_answer_is_503(Backend::Postgres, Away::Frozen).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_mongodb_is_away_every_answer_is_503() {
-    while_the_database_is_away_every_answer_is_503(Backend::Mongodb).await;
+    while_the_database_is_away_every_answer_is_503(Backend::Mongodb, Away::Killed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_mongodb_does_not_answer_every_answer_is_503() {
+    while_the_database_is_away_every_answer_is_503(Backend::Mongodb, Away::Frozen).await;
+}
+
+/// How a database is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Away {
+    Killed,
+    Frozen,
 }
 
 const CLIENTS: usize = 16;
@@ -87,9 +105,25 @@ async fn load(client: Client, n: usize, seen: Arc<Seen>) {
     }
 }
 
-async fn while_the_database_is_away_every_answer_is_503(backend: Backend) {
+async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: Away) {
     let mut server = PrivateServer::start(backend).await;
-    let store = open(&server.settings()).await.expect("open").store;
+    let mut settings = server.settings();
+    if away == Away::Frozen {
+        // Each answer takes as long as this allows.
+        for (acquire, statement) in [
+            (
+                &mut settings.postgres.acquire_timeout,
+                &mut settings.postgres.statement_timeout,
+            ),
+            (
+                &mut settings.mongodb.acquire_timeout,
+                &mut settings.mongodb.statement_timeout,
+            ),
+        ] {
+            (*acquire, *statement) = (Span::millis(500), Span::millis(500));
+        }
+    }
+    let store = open(&settings).await.expect("open").store;
     // Readiness compares clocks, so this node's stands at the database's time.
     let now = store.time().await.expect("the time");
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(now.as_millis())));
@@ -108,7 +142,10 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend) {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|n| tokio::spawn(load(ann.clone(), n, Arc::clone(&seen))))
         .collect();
-    server.kill();
+    match away {
+        Away::Killed => server.kill(),
+        Away::Frozen => server.freeze(),
+    }
     seen.away.store(true, Ordering::SeqCst);
     until("enough answers came", async || {
         seen.refused.load(Ordering::SeqCst) >= ANSWERS
@@ -124,7 +161,10 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend) {
     assert_eq!(anonymous.get("/health/ready").await.status, 503);
 
     seen.away.store(false, Ordering::SeqCst);
-    server.start_again().await;
+    match away {
+        Away::Killed => server.start_again().await,
+        Away::Frozen => server.thaw(),
+    }
     let back = async {
         while ann.me().await.status != 200 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -4,6 +4,8 @@
 //! journal), and which servers are refused: without a replica set there are no transactions and no
 //! majority.
 
+use std::sync::Arc;
+
 use mongodb::{
     Client,
     bson::{Document, doc},
@@ -11,7 +13,7 @@ use mongodb::{
         Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
     },
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::MongoStore;
 use crate::{
@@ -45,15 +47,19 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
     let hosts: Vec<_> = options.hosts.iter().map(ToString::to_string).collect();
     let hosts = hosts.join(", ");
     promise(&mut options, settings);
+    let connections = options.max_pool_size.filter(|most| *most > 0);
+    let turns = connections.unwrap_or(MOST_CONNECTIONS) as usize;
     let client = Client::with_options(options).map_err(|_| malformed())?;
     let store = MongoStore {
         database: client.database(&settings.database),
         client,
         operation_timeout: limit,
         linearizable: settings.linearizable,
+        turns: Arc::new(Semaphore::new(turns)),
     };
+    let database = store.database.clone();
     let hello = store
-        .bounded(store.database.run_command(doc! { "hello": 1 }))
+        .bounded(async move { database.run_command(doc! { "hello": 1 }).await })
         .await
         .map_err(|error| {
             let (StoreError::Unavailable(why) | StoreError::Driver(why)) = error else {

@@ -77,9 +77,8 @@ impl MongoStore {
     /// The names of the changes that were applied.
     async fn applied(&self) -> StoreResult<BTreeSet<String>> {
         let applied = self.schema_documents();
-        let find = applied.find(doc! { "_id": { "$ne": LEASE_KEY } });
-        self.bounded(async {
-            let mut cursor = find.await?;
+        self.bounded(async move {
+            let mut cursor = applied.find(doc! { "_id": { "$ne": LEASE_KEY } }).await?;
             let mut names = BTreeSet::new();
             while cursor.advance().await? {
                 if let Ok(name) = cursor.current().get_str("_id") {
@@ -103,10 +102,8 @@ impl MongoStore {
             ],
         };
         let until = doc! { "$add": ["$$NOW", LEASE.as_millis()] };
-        let take = leases.update_one(
-            free_or_mine,
-            vec![doc! { "$set": { "holder": lease.holder, "until": until } }],
-        );
+        let taken = vec![doc! { "$set": { "holder": lease.holder, "until": until } }];
+        let take = async move { leases.update_one(free_or_mine, taken).await };
         Ok(self.bounded(take).await?.matched_count > 0)
     }
 
@@ -114,9 +111,8 @@ impl MongoStore {
     async fn make_lease_document(&self) -> StoreResult<()> {
         let leases = self.schema_documents();
         let free = doc! { "_id": LEASE_KEY, "until": DateTime::from_millis(0) };
-        let insert = leases.insert_one(free);
-        self.bounded(async {
-            match insert.await {
+        self.bounded(async move {
+            match leases.insert_one(free).await {
                 Err(error) if !is_duplicate(&error) => Err(error),
                 _ => Ok(()),
             }
@@ -144,10 +140,10 @@ impl MongoStore {
 
     async fn give_lease_back(&self, lease: &Lease) -> StoreResult<()> {
         let leases = self.schema_documents();
-        let give = leases.update_one(
-            doc! { "_id": LEASE_KEY, "holder": lease.holder },
-            doc! { "$set": { "until": DateTime::from_millis(0) }, "$unset": { "holder": "" } },
-        );
+        let mine = doc! { "_id": LEASE_KEY, "holder": lease.holder };
+        let free =
+            doc! { "$set": { "until": DateTime::from_millis(0) }, "$unset": { "holder": "" } };
+        let give = async move { leases.update_one(mine, free).await };
         self.bounded(give).await.map(drop)
     }
 
@@ -196,6 +192,10 @@ impl MongoStore {
             Ok(reply) if reply.contains_key("writeErrors") => {
                 Err(StoreError::Driver("a migration's write failed".into()))
             }
+            Ok(reply) if reply.contains_key("writeConcernError") => {
+                let what = "a majority did not confirm a migration's write";
+                Err(StoreError::Unavailable(what.into()))
+            }
             Ok(_) => Ok(()),
             Err(error) if harmless(&error) => Ok(()),
             Err(error) => Err(store_error(&error)),
@@ -211,12 +211,12 @@ impl MongoStore {
                 continue;
             }
             self.run_all(&parse(name, text)?.up, lease).await?;
-            let note = collection
-                .update_one(
-                    doc! { "_id": name },
-                    vec![doc! { "$set": { "applied_at": "$$NOW" } }],
-                )
-                .upsert(true);
+            let collection = collection.clone();
+            let at = vec![doc! { "$set": { "applied_at": "$$NOW" } }];
+            let note = async move {
+                let note = collection.update_one(doc! { "_id": name }, at);
+                note.upsert(true).await
+            };
             self.bounded(note).await?;
             done.push(name.to_owned());
         }
@@ -238,7 +238,8 @@ impl MongoStore {
             .take(n)
         {
             self.run_all(&parse(name, text)?.down, lease).await?;
-            self.bounded(collection.delete_one(doc! { "_id": *name }))
+            let (collection, note) = (collection.clone(), doc! { "_id": *name });
+            self.bounded(async move { collection.delete_one(note).await })
                 .await?;
             done.push((*name).to_owned());
         }

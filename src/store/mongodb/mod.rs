@@ -18,10 +18,7 @@ mod standing;
 mod transaction;
 mod users;
 
-use std::{
-    future::{Future, IntoFuture},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use mongodb::{
@@ -29,7 +26,7 @@ use mongodb::{
     bson::{RawDocumentBuf, doc},
     error::Error,
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use self::{
     credentials::{RedeemSecret, ReplacePassword},
@@ -41,7 +38,7 @@ use crate::{
     clock::{Span, Timestamp},
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, Session, SessionView},
+        session::{CloseReason, IdleRule, Session, SessionView},
         token::{NewOneTimeSecret, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
@@ -60,6 +57,8 @@ pub struct MongoStore {
     database: Database,
     operation_timeout: Duration,
     linearizable: bool,
+    /// As many as there are connections: see [`Self::at_work`].
+    turns: Arc<Semaphore>,
 }
 
 impl MongoStore {
@@ -76,13 +75,40 @@ impl MongoStore {
     }
 
     /// Waits for the driver, but no longer than an operation may take.
-    async fn bounded<T, A>(&self, action: A) -> StoreResult<T>
-    where
-        A: IntoFuture<Output = Result<T, Error>>,
-        A::IntoFuture: Future<Output = Result<T, Error>> + Send,
-    {
-        match timeout(self.operation_timeout, action.into_future()).await {
-            Ok(answer) => answer.map_err(|error| store_error(&error)),
+    async fn bounded<T: Send + 'static>(
+        &self,
+        action: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> StoreResult<T> {
+        self.at_work(async move { action.await.map_err(|error| store_error(&error)) })
+            .await
+    }
+
+    /// Lets the driver work in a task of its own, and waits no longer than an operation may take.
+    ///
+    /// Work is never broken off, for two reasons: a caller who goes away leaves nothing half done, and
+    /// the driver's pool keeps the places of those who left its queue but serves hardly more than one
+    /// place for each newcomer. After an outage under load it would serve nobody who still waits. How
+    /// many are at work is bounded here instead, so that its queue stays short.
+    async fn at_work<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
+        let turns = Arc::clone(&self.turns);
+        let answered = timeout(self.operation_timeout, async move {
+            let turn = turns.acquire_owned().await;
+            tokio::spawn(async move {
+                let answer = work.await;
+                drop(turn);
+                answer
+            })
+            .await
+        });
+        match answered.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(ended)) if ended.is_panic() => {
+                Err(StoreError::Driver("an operation panicked".into()))
+            }
+            Ok(Err(_)) => Err(StoreError::Unavailable("the node is stopping".into())),
             Err(_) => Err(too_slow(self.operation_timeout)),
         }
     }
@@ -91,8 +117,9 @@ impl MongoStore {
 #[async_trait]
 impl Store for MongoStore {
     async fn time(&self) -> StoreResult<Timestamp> {
+        let database = self.database.clone();
         let hello = self
-            .bounded(self.database.run_command(doc! { "hello": 1 }))
+            .bounded(async move { database.run_command(doc! { "hello": 1 }).await })
             .await?;
         if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
             return Err(StoreError::Unavailable("no primary".into()));
@@ -142,9 +169,10 @@ impl Store for MongoStore {
         id: UserId,
         patch: &UserPatch,
         limit: SessionLimit,
+        idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser> {
-        self.patch_user(id, patch, limit, now).await
+        self.patch_user(id, patch, limit, idle, now).await
     }
 
     async fn set_roles(
@@ -156,8 +184,13 @@ impl Store for MongoStore {
         self.replace_roles(id, roles, now).await
     }
 
-    async fn deactivate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
-        self.deactivate(id, now).await
+    async fn deactivate_user(
+        &self,
+        id: UserId,
+        credential_version: Option<i64>,
+        now: Timestamp,
+    ) -> StoreResult<ChangeStanding> {
+        self.deactivate(id, credential_version, now).await
     }
 
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {

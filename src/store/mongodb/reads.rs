@@ -47,17 +47,16 @@ impl MongoStore {
         key: impl Into<Bson> + Send,
         fields: Document,
     ) -> StoreResult<Option<RawDocumentBuf>> {
-        let collection = self.collection(collection);
-        let find = collection
-            .find_one(doc! { "_id": key.into() })
-            .projection(fields)
-            .max_time(self.operation_timeout);
-        if self.linearizable {
-            self.bounded(find.read_concern(ReadConcern::linearizable()))
-                .await
-        } else {
-            self.bounded(find).await
-        }
+        let (collection, key) = (self.collection(collection), doc! { "_id": key.into() });
+        let (limit, linearizable) = (self.operation_timeout, self.linearizable);
+        self.bounded(async move {
+            let mut find = collection.find_one(key).projection(fields).max_time(limit);
+            if linearizable {
+                find = find.read_concern(ReadConcern::linearizable());
+            }
+            find.await
+        })
+        .await
     }
 
     pub(super) async fn read_one_user(&self, id: UserId) -> StoreResult<Option<User>> {
@@ -122,14 +121,15 @@ impl MongoStore {
         if filter.limit == 0 || text.len() > LONGEST_NAME || text.contains('\0') {
             return Ok(Vec::new());
         }
-        let users = self.collection(USERS);
-        let find = users
-            .find(listed(filter))
-            .projection(user_fields())
-            .sort(doc! { "_id": -1 })
-            .limit(i64::from(filter.limit))
-            .max_time(self.operation_timeout);
-        self.bounded(async {
+        let (users, limit) = (self.collection(USERS), self.operation_timeout);
+        let (listed, most) = (listed(filter), i64::from(filter.limit));
+        self.bounded(async move {
+            let find = users
+                .find(listed)
+                .projection(user_fields())
+                .sort(doc! { "_id": -1 })
+                .limit(most)
+                .max_time(limit);
             let mut cursor = find.await?;
             let mut found = Vec::new();
             while cursor.advance().await? {
@@ -189,15 +189,15 @@ impl MongoStore {
         let all = u32::try_from(keys.len())
             .unwrap_or(u32::MAX)
             .saturating_add(1);
-        let collection = self.collection(USERS);
-        let find = collection
-            .find(doc! { "_id": { "$in": keys } })
-            .projection(fields)
-            .batch_size(all)
-            .max_time(self.operation_timeout);
-        self.bounded(async {
+        let (collection, limit) = (self.collection(USERS), self.operation_timeout);
+        self.bounded(async move {
+            let mut found = HashMap::with_capacity(keys.len());
+            let find = collection
+                .find(doc! { "_id": { "$in": keys } })
+                .projection(fields)
+                .batch_size(all)
+                .max_time(limit);
             let mut cursor = find.await?;
-            let mut found = HashMap::with_capacity(users.len());
             while cursor.advance().await? {
                 let document = cursor.current();
                 if let Ok(id) = read_user_id(document) {

@@ -180,22 +180,23 @@ impl MongoStore {
     ) -> StoreResult<OpenSession> {
         let user = request.session.user_id;
         let session = opened_session(&request.session, now);
-        let users = self.collection(USERS);
+        let (users, limit) = (self.collection(USERS), self.operation_timeout);
         let is_new = doc! { "$eq": ["$$s.id", session_key(session.id)] };
-        let update = users
-            .find_one_and_update(
-                doc! { "_id": user_key(user) },
-                opening(request, &session, now),
-            )
-            // The document as this very update left it: what is read from it is what was decided.
-            .return_document(ReturnDocument::After)
-            .projection(doc! {
-                "deactivated_at": 1,
-                "credential_version": 1,
-                "new": sessions_where(is_new),
-                "open": { "$size": sessions_where(is_open("$$s")) },
-            })
-            .max_time(self.operation_timeout);
+        let opening = opening(request, &session, now);
+        let update = async move {
+            users
+                .find_one_and_update(doc! { "_id": user_key(user) }, opening)
+                // The document as this very update left it: what is read from it was decided.
+                .return_document(ReturnDocument::After)
+                .projection(doc! {
+                    "deactivated_at": 1,
+                    "credential_version": 1,
+                    "new": sessions_where(is_new),
+                    "open": { "$size": sessions_where(is_open("$$s")) },
+                })
+                .max_time(limit)
+                .await
+        };
         let Some(after) = self.bounded(update).await? else {
             return Ok(OpenSession::Gone);
         };
@@ -239,23 +240,22 @@ impl MongoStore {
         }
         let mut still_open = of_user.clone();
         still_open.insert("sessions", doc! { "$elemMatch": element });
-        let users = self.collection(USERS);
-        let close = users.update_one(
-            still_open,
-            doc! { "$set": {
-                "sessions.$.closed_at": time_bson(now),
-                "sessions.$.close_reason": reason.as_str(),
-            } },
-        );
+        let (users, limit) = (self.collection(USERS), self.operation_timeout);
+        let closed = doc! { "$set": {
+            "sessions.$.closed_at": time_bson(now),
+            "sessions.$.close_reason": reason.as_str(),
+        } };
+        let writer = users.clone();
+        let close = async move { writer.update_one(still_open, closed).await };
         if self.bounded(close).await?.matched_count > 0 {
             return Ok(CloseSession::Closed);
         }
         let mut exists = of_user;
         exists.insert("sessions.id", session_key(session));
-        let find = users
-            .find_one(exists)
-            .projection(doc! { "_id": 1 })
-            .max_time(self.operation_timeout);
+        let find = async move {
+            let find = users.find_one(exists).projection(doc! { "_id": 1 });
+            find.max_time(limit).await
+        };
         Ok(match self.bounded(find).await? {
             Some(_) => CloseSession::AlreadyClosed,
             None => CloseSession::Unknown,
@@ -272,16 +272,17 @@ impl MongoStore {
         reason: CloseReason,
         now: Timestamp,
     ) -> StoreResult<Option<u64>> {
-        let users = self.collection(USERS);
+        let (users, limit) = (self.collection(USERS), self.operation_timeout);
         let sessions = with_closed(is_open_but(keep), reason, now);
-        let update = users
-            .find_one_and_update(
-                doc! { "_id": user_key(user) },
-                vec![doc! { "$set": { "sessions": sessions } }],
-            )
-            .return_document(ReturnDocument::Before)
-            .projection(closing_count(keep))
-            .max_time(self.operation_timeout);
+        let closing = vec![doc! { "$set": { "sessions": sessions } }];
+        let update = async move {
+            users
+                .find_one_and_update(doc! { "_id": user_key(user) }, closing)
+                .return_document(ReturnDocument::Before)
+                .projection(closing_count(keep))
+                .max_time(limit)
+                .await
+        };
         match self.bounded(update).await? {
             Some(before) => closed_count(&before, user).map(Some),
             None => Ok(None),
@@ -295,10 +296,9 @@ impl MongoStore {
         now: Timestamp,
     ) -> StoreResult<bool> {
         let users = self.collection(USERS);
-        let update = users.update_one(
-            open_session_filter(user, session),
-            doc! { "$max": { "sessions.$.authenticated_at": time_bson(now) } },
-        );
+        let renewed = doc! { "$max": { "sessions.$.authenticated_at": time_bson(now) } };
+        let open = open_session_filter(user, session);
+        let update = async move { users.update_one(open, renewed).await };
         Ok(self.bounded(update).await?.matched_count > 0)
     }
 
@@ -325,7 +325,9 @@ impl MongoStore {
                 "writeConcern": { "w": "majority", "j": true, "wtimeout": wait },
                 "maxTimeMS": wait,
             };
-            let reply = self.bounded(self.database.run_command(command)).await?;
+            let database = self.database.clone();
+            let update = async move { database.run_command(command).await };
+            let reply = self.bounded(update).await?;
             if reply.contains_key("writeConcernError") {
                 let what = "a majority did not confirm when sessions were seen";
                 return Err(StoreError::Unavailable(what.into()));

@@ -16,7 +16,7 @@ use super::{
     MongoStore,
     documents::{GUARDS, USERS, time_bson, user_key},
     reads::user_fields,
-    rows::read_user,
+    rows::{read_credentials, read_user},
     sessions::{is_open_but, with_closed},
     transaction::{Step, Stopped, Transaction, transact},
 };
@@ -33,6 +33,7 @@ use crate::{
 /// Takes an active administrator away if another one is left.
 struct RemoveAdmin {
     id: UserId,
+    credential_version: Option<i64>,
     update: Vec<Document>,
 }
 
@@ -59,13 +60,20 @@ impl Transaction for RemoveAdmin {
         let users = store.collection(USERS);
         let found = users
             .find_one(doc! { "_id": user_key(self.id) })
-            .projection(user_fields())
+            .projection(doc! { "sessions": 0 })
             .session(&mut *session)
             .await?;
         let Some(document) = found else {
             return Ok(Step::Abort(ChangeStanding::Gone));
         };
-        if read_user(&document, self.id)?.is_active_admin() {
+        let before = read_credentials(&document, self.id)?;
+        if self
+            .credential_version
+            .is_some_and(|version| version != before.credential_version)
+        {
+            return Ok(Step::Abort(ChangeStanding::CredentialsChanged));
+        }
+        if before.user.is_active_admin() {
             let another = doc! {
                 "roles": ADMIN, "deactivated_at": null, "_id": { "$ne": user_key(self.id) },
             };
@@ -119,7 +127,7 @@ impl MongoStore {
         if roles.contains(ADMIN) {
             self.change(id, Document::new(), update).await
         } else {
-            self.change_guarded(id, update).await
+            self.change_guarded(id, None, update).await
         }
     }
 
@@ -128,6 +136,7 @@ impl MongoStore {
     pub(super) async fn deactivate(
         &self,
         id: UserId,
+        credential_version: Option<i64>,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
         let reason = CloseReason::AccountDeactivated;
@@ -136,7 +145,7 @@ impl MongoStore {
             "updated_at": touched(now),
             "sessions": with_closed(is_open_but(None), reason, now),
         } }];
-        self.change_guarded(id, update).await
+        self.change_guarded(id, credential_version, update).await
     }
 
     pub(super) async fn activate(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
@@ -150,13 +159,22 @@ impl MongoStore {
     async fn change_guarded(
         &self,
         id: UserId,
+        credential_version: Option<i64>,
         update: Vec<Document>,
     ) -> StoreResult<ChangeStanding> {
-        match self
-            .change(id, is_no_active_admin(), update.clone())
-            .await?
-        {
-            ChangeStanding::Gone => transact(self, RemoveAdmin { id, update }).await,
+        let mut condition = is_no_active_admin();
+        if let Some(version) = credential_version {
+            condition.insert("credential_version", version);
+        }
+        match self.change(id, condition, update.clone()).await? {
+            ChangeStanding::Gone => {
+                let removal = RemoveAdmin {
+                    id,
+                    credential_version,
+                    update,
+                };
+                transact(self, removal).await
+            }
             outcome => Ok(outcome),
         }
     }
@@ -170,12 +188,15 @@ impl MongoStore {
     ) -> StoreResult<ChangeStanding> {
         let mut query = doc! { "_id": user_key(id) };
         query.extend(condition);
-        let users = self.collection(USERS);
-        let change = users
-            .find_one_and_update(query, update)
-            .return_document(ReturnDocument::After)
-            .projection(user_fields())
-            .max_time(self.operation_timeout);
+        let (users, limit) = (self.collection(USERS), self.operation_timeout);
+        let change = async move {
+            users
+                .find_one_and_update(query, update)
+                .return_document(ReturnDocument::After)
+                .projection(user_fields())
+                .max_time(limit)
+                .await
+        };
         changed(self.bounded(change).await?, id)
     }
 }

@@ -15,13 +15,16 @@ use mongodb::{
     error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::{Acknowledgment, ReadConcern, WriteConcern},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{
     MongoStore,
     failure::{MAX_TIME_EXPIRED, code, store_error, too_slow},
 };
-use crate::store::{StoreError, StoreResult};
+use crate::{
+    clock::Stopwatch,
+    store::{StoreError, StoreResult},
+};
 
 /// How a run of a transaction ends.
 pub(super) enum Step<T> {
@@ -80,15 +83,10 @@ pub(super) async fn transact<T: Transaction>(
     store: &MongoStore,
     work: T,
 ) -> StoreResult<T::Outcome> {
-    let store = store.clone();
-    let limit = store.operation_timeout;
-    let task = tokio::spawn(async move {
-        timeout(limit, repeat(&store, &work))
-            .await
-            .unwrap_or_else(|_| Err(too_slow(limit)))
-    });
-    task.await
-        .map_err(|_| StoreError::Driver("a transaction's task ended early".into()))?
+    let own = store.clone();
+    store
+        .at_work(async move { repeat(&own, &work).await })
+        .await
 }
 
 async fn repeat<T: Transaction>(store: &MongoStore, work: &T) -> StoreResult<T::Outcome> {
@@ -101,9 +99,12 @@ async fn repeat<T: Transaction>(store: &MongoStore, work: &T) -> StoreResult<T::
         .w(Acknowledgment::Majority)
         .journal(true)
         .build();
-    // No count of tries: the caller's time bounds them, and a conflict means that another made
-    // progress.
+    // No count of tries: time bounds them, and a conflict means that another made progress.
+    let watch = Stopwatch::start();
     for attempt in 0.. {
+        if watch.elapsed() > store.operation_timeout {
+            break;
+        }
         pause_before(attempt).await;
         session
             .start_transaction()
@@ -113,7 +114,7 @@ async fn repeat<T: Transaction>(store: &MongoStore, work: &T) -> StoreResult<T::
             .await
             .map_err(|error| store_error(&error))?;
         let stopped = match work.run(store, &mut session).await {
-            Ok(Step::Commit(outcome)) => match commit(&mut session).await {
+            Ok(Step::Commit(outcome)) => match commit(&mut session, &watch, store).await {
                 Ok(()) => return Ok(outcome),
                 Err(error) => Stopped::Driver(error),
             },
@@ -131,7 +132,7 @@ async fn repeat<T: Transaction>(store: &MongoStore, work: &T) -> StoreResult<T::
             other => return Err(other.into()),
         }
     }
-    Err(StoreError::Driver("a transaction was never tried".into()))
+    Err(too_slow(store.operation_timeout))
 }
 
 /// A primary that was not found by now would only be looked for again.
@@ -141,11 +142,16 @@ fn is_worth_another_run(error: &Error) -> bool {
 }
 
 /// Commits; while the result is unknown, asks again: committing twice is committing once.
-async fn commit(session: &mut ClientSession) -> Result<(), Error> {
+async fn commit(
+    session: &mut ClientSession,
+    watch: &Stopwatch,
+    store: &MongoStore,
+) -> Result<(), Error> {
     loop {
         match session.commit_transaction().await {
             Err(error)
-                if error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT)
+                if watch.elapsed() < store.operation_timeout
+                    && error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT)
                     && code(&error).is_none_or(|(code, _)| code != MAX_TIME_EXPIRED) =>
             {
                 pause_before(3).await;

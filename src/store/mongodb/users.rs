@@ -26,9 +26,9 @@ use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
-        session::CloseReason,
+        session::{CloseReason, IdleRule},
         token::NewOneTimeSecret,
-        user::{NewUser, OnLimit, SessionLimit, UserPatch},
+        user::{NewUser, OnLimit, SessionLimit, SessionLimitOverride, UserPatch},
     },
     store::{CreateUser, StoreResult, UpdateUser},
     username::Username,
@@ -189,19 +189,23 @@ impl MongoStore {
         id: UserId,
         patch: &UserPatch,
         limit: SessionLimit,
+        idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser> {
-        let update = patching(patch, limit, now);
+        let update = patching(patch, limit, idle, now);
         if patch.email.is_some() || patch.username.is_some() {
             let patch = patch.clone();
             return transact(self, UpdateUserWithNames { id, patch, update }).await;
         }
-        let users = self.collection(USERS);
-        let change = users
-            .find_one_and_update(doc! { "_id": user_key(id) }, update)
-            .return_document(ReturnDocument::After)
-            .projection(user_fields())
-            .max_time(self.operation_timeout);
+        let (users, limit) = (self.collection(USERS), self.operation_timeout);
+        let change = async move {
+            users
+                .find_one_and_update(doc! { "_id": user_key(id) }, update)
+                .return_document(ReturnDocument::After)
+                .projection(user_fields())
+                .max_time(limit)
+                .await
+        };
         updated(self.bounded(change).await?, id)
     }
 }
@@ -220,7 +224,12 @@ fn literal(value: impl Into<Bson>) -> Document {
 
 /// The update that changes a user: a pipeline, because what becomes of `email_verified_at` and of the
 /// sessions depends on the document as it is when the update is applied.
-fn patching(patch: &UserPatch, limit: SessionLimit, now: Timestamp) -> Vec<Document> {
+fn patching(
+    patch: &UserPatch,
+    limit: SessionLimit,
+    idle: IdleRule,
+    now: Timestamp,
+) -> Vec<Document> {
     let mut fields = doc! { "updated_at": { "$max": ["$updated_at", time_bson(now)] } };
     if let Some(username) = &patch.username {
         let username = username.as_ref();
@@ -246,18 +255,26 @@ fn patching(patch: &UserPatch, limit: SessionLimit, now: Timestamp) -> Vec<Docum
         Some(false) => stages.push(doc! { "$set": { "email_verified_at": null } }),
         None => {}
     }
-    if let Some(own) = patch.session_limit {
-        let max = i64::from(limit.with(own).max);
+    if let Some(rule) = patch.on_session_limit {
+        let rule = rule.map(OnLimit::as_str);
+        stages.push(doc! { "$set": { "on_session_limit": rule } });
+    }
+    if let Some(max) = patch.max_sessions {
+        let own = SessionLimitOverride {
+            max,
+            on_limit: None,
+        };
+        let most = i64::from(limit.with(own).max);
         let is_live = doc! { "$and": [
             is_open("$$s"),
             { "$gt": ["$$s.expires_at", time_bson(now)] },
+            { "$gte": ["$$s.last_seen_at", time_bson(idle.seen_before(now))] },
         ] };
-        let surplus = doc! { "$max": [0, { "$subtract": [{ "$size": "$$live" }, max] }] };
+        let surplus = doc! { "$max": [0, { "$subtract": [{ "$size": "$$live" }, most] }] };
         let closing = doc! { "$in": ["$$s.id", "$closing"] };
         stages.extend([
             doc! { "$set": {
-                "max_sessions": own.max.map(i64::from),
-                "on_session_limit": own.on_limit.map(OnLimit::as_str),
+                "max_sessions": max.map(i64::from),
                 // The array is in the order of opening: its first sessions are the oldest.
                 "closing": { "$let": {
                     "vars": { "live": sessions_where(is_live) },

@@ -1,13 +1,15 @@
 //! The read behind every authenticated request: one prepared statement for all that wait.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use diesel::prelude::*;
 use diesel_async::{RunQueryDsl, pooled_connection::bb8::Pool};
+use tokio::time::timeout;
 
 use super::{
     Conn,
     faults::{from_diesel, from_pool},
+    give_up,
     rows::{SessionCoreRow, UserRow},
     schema::{sessions, users},
     types::DbId,
@@ -20,11 +22,15 @@ use crate::{
 
 /// Connections of its own, so that no slow write keeps a lookup waiting.
 #[derive(Clone)]
-pub(super) struct Hot(Pool<Conn>);
+pub(super) struct Hot {
+    pool: Pool<Conn>,
+    /// How long any call on this database may take, lookups included.
+    pub(super) deadline: Duration,
+}
 
 impl Hot {
-    pub(super) fn new(pool: Pool<Conn>) -> Self {
-        Self(pool)
+    pub(super) fn new(pool: Pool<Conn>, deadline: Duration) -> Self {
+        Self { pool, deadline }
     }
 
     pub(super) async fn live_sessions(
@@ -35,14 +41,16 @@ impl Hot {
             .iter()
             .map(|(_, session)| DbId(session.as_uuid()))
             .collect();
-        let mut conn = self.0.get().await.map_err(from_pool)?;
-        let rows: Vec<(SessionCoreRow, UserRow)> = sessions::table
+        let mut conn = self.pool.get().await.map_err(from_pool)?;
+        let joined = sessions::table
             .inner_join(users::table)
             .filter(sessions::id.eq_any(ids))
-            .select((SessionCoreRow::as_select(), UserRow::as_select()))
-            .load(&mut *conn)
-            .await
-            .map_err(from_diesel)?;
+            .select((SessionCoreRow::as_select(), UserRow::as_select()));
+        let read = joined.load::<(SessionCoreRow, UserRow)>(&mut *conn);
+        let rows = match timeout(self.deadline, read).await {
+            Ok(rows) => rows.map_err(from_diesel)?,
+            Err(_) => return Err(give_up(&mut conn)),
+        };
         drop(conn);
         // Every column decodes by its type; what makes no sense fails here, each row for itself.
         let found: HashMap<(UserId, SessionId), StoreResult<SessionView>> = rows

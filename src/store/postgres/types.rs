@@ -57,30 +57,33 @@ impl FromSql<sql_types::Timestamptz, Pg> for DbTime {
 
 #[derive(Debug, Clone, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql_types::Jsonb)]
-pub(super) struct DbJson(Value);
+pub(super) struct DbJson(Option<Value>);
 
 impl From<&Attributes> for DbJson {
     fn from(attributes: &Attributes) -> Self {
-        Self(Value::Object(attributes.as_map().clone()))
+        Self(Some(Value::Object(attributes.as_map().clone())))
     }
 }
 
 impl DbJson {
     /// The object, if it is one.
     pub(super) fn object(&self) -> Option<Map<String, Value>> {
-        self.0.as_object().cloned()
+        self.0.as_ref()?.as_object().cloned()
     }
 }
 
 impl ToSql<sql_types::Jsonb, Pg> for DbJson {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        ToSql::<sql_types::Jsonb, Pg>::to_sql(&self.0, out)
+        let value = self.0.as_ref().ok_or("there is nothing to write")?;
+        ToSql::<sql_types::Jsonb, Pg>::to_sql(value, out)
     }
 }
 
 impl FromSql<sql_types::Jsonb, Pg> for DbJson {
+    /// Never fails: numbers and depths that no JSON of ours has, but `jsonb` has, become nothing, so
+    /// that one odd row cannot spoil the batch that it is read in.
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        FromSql::<sql_types::Jsonb, Pg>::from_sql(value).map(Self)
+        Ok(Self(FromSql::<sql_types::Jsonb, Pg>::from_sql(value).ok()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The storage contract on a SQL database: takes a connection, runs the decision, gives it back.
 
 use async_trait::async_trait;
-use diesel_async::pooled_connection::bb8::{Pool, PooledConnection};
+use diesel_async::pooled_connection::bb8::Pool;
 
 use super::{
     Conn, Hot, database_time,
@@ -12,7 +12,7 @@ use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, Session, SessionView},
+        session::{CloseReason, IdleRule, Session, SessionView},
         token::{NewOneTimeSecret, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
@@ -30,20 +30,20 @@ pub struct SqlStore {
     pub(super) hot: Hot,
 }
 
-impl SqlStore {
-    async fn reader(&self) -> StoreResult<PooledConnection<'_, Conn>> {
-        self.readers.get().await.map_err(from_pool)
-    }
-}
-
-pub(super) async fn writer(pool: &Pool<Conn>) -> StoreResult<PooledConnection<'_, Conn>> {
-    pool.get().await.map_err(from_pool)
+/// Makes one decision on a connection of one pool, in the time that the backend allows.
+macro_rules! on {
+    ($store:expr, $pool:ident, |$conn:ident| $decision:expr) => {{
+        let mut pooled = $store.$pool.get().await.map_err(from_pool)?;
+        let $conn: &mut Conn = &mut pooled;
+        let decision = $decision;
+        in_time!($store, &mut pooled, decision)
+    }};
 }
 
 #[async_trait]
 impl Store for SqlStore {
     async fn time(&self) -> StoreResult<Timestamp> {
-        database_time(&mut *self.reader().await?).await
+        on!(self, readers, |conn| database_time(conn))
     }
 
     async fn close(&self) {
@@ -55,27 +55,31 @@ impl Store for SqlStore {
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
     ) -> StoreResult<CreateUser> {
-        let (pool, user, link) = (self.writers.clone(), user.clone(), link.cloned());
-        to_the_end(
-            async move { users::create(&mut *writer(&pool).await?, &user, link.as_ref()).await },
-        )
+        let (store, user, link) = (self.clone(), user.clone(), link.cloned());
+        to_the_end(async move {
+            on!(store, writers, |conn| users::create(
+                conn,
+                &user,
+                link.as_ref()
+            ))
+        })
         .await
     }
 
     async fn user(&self, id: UserId) -> StoreResult<Option<User>> {
-        users::find(&mut *self.reader().await?, id).await
+        on!(self, readers, |conn| users::find(conn, id))
     }
 
     async fn user_by_login(&self, name: &LoginName) -> StoreResult<Option<UserCredentials>> {
-        users::by_login(&mut *self.reader().await?, name).await
+        on!(self, readers, |conn| users::by_login(conn, name))
     }
 
     async fn user_credentials(&self, id: UserId) -> StoreResult<Option<UserCredentials>> {
-        users::credentials(&mut *self.reader().await?, id).await
+        on!(self, readers, |conn| users::credentials(conn, id))
     }
 
     async fn list_users(&self, filter: &UserFilter) -> StoreResult<Vec<User>> {
-        users::list(&mut *self.reader().await?, filter).await
+        on!(self, readers, |conn| users::list(conn, filter))
     }
 
     async fn update_user(
@@ -83,11 +87,14 @@ impl Store for SqlStore {
         id: UserId,
         patch: &UserPatch,
         limit: SessionLimit,
+        idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser> {
-        let (pool, patch) = (self.writers.clone(), patch.clone());
+        let (store, patch) = (self.clone(), patch.clone());
         to_the_end(async move {
-            users::update(&mut *writer(&pool).await?, id, &patch, limit, now).await
+            on!(store, writers, |conn| users::update(
+                conn, id, &patch, limit, idle, now
+            ))
         })
         .await
     }
@@ -98,22 +105,36 @@ impl Store for SqlStore {
         roles: &Roles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
-        let (pool, roles) = (self.writers.clone(), roles.clone());
-        to_the_end(
-            async move { standing::set_roles(&mut *writer(&pool).await?, id, &roles, now).await },
-        )
+        let (store, roles) = (self.clone(), roles.clone());
+        to_the_end(async move {
+            on!(store, writers, |conn| standing::set_roles(
+                conn, id, &roles, now
+            ))
+        })
         .await
     }
 
-    async fn deactivate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
-        let pool = self.writers.clone();
-        to_the_end(async move { standing::deactivate(&mut *writer(&pool).await?, id, now).await })
-            .await
+    async fn deactivate_user(
+        &self,
+        id: UserId,
+        credential_version: Option<i64>,
+        now: Timestamp,
+    ) -> StoreResult<ChangeStanding> {
+        let store = self.clone();
+        to_the_end(async move {
+            on!(store, writers, |conn| standing::deactivate(
+                conn,
+                id,
+                credential_version,
+                now
+            ))
+        })
+        .await
     }
 
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
-        let pool = self.writers.clone();
-        to_the_end(async move { standing::activate(&mut *writer(&pool).await?, id, now).await })
+        let store = self.clone();
+        to_the_end(async move { on!(store, writers, |conn| standing::activate(conn, id, now)) })
             .await
     }
 
@@ -125,10 +146,16 @@ impl Store for SqlStore {
         keep: Option<SessionId>,
         now: Timestamp,
     ) -> StoreResult<SetPassword> {
-        let (pool, hash) = (self.writers.clone(), hash.clone());
+        let (store, hash) = (self.clone(), hash.clone());
         to_the_end(async move {
-            let conn = &mut *writer(&pool).await?;
-            passwords::set(conn, id, &hash, credential_version, keep, now).await
+            on!(store, writers, |conn| passwords::set(
+                conn,
+                id,
+                &hash,
+                credential_version,
+                keep,
+                now
+            ))
         })
         .await
     }
@@ -139,9 +166,11 @@ impl Store for SqlStore {
         hash: &PasswordHash,
         now: Timestamp,
     ) -> StoreResult<Redeem> {
-        let (pool, secret, hash) = (self.writers.clone(), *secret, hash.clone());
+        let (store, secret, hash) = (self.clone(), *secret, hash.clone());
         to_the_end(async move {
-            passwords::redeem(&mut *writer(&pool).await?, &secret, &hash, now).await
+            on!(store, writers, |conn| passwords::redeem(
+                conn, &secret, &hash, now
+            ))
         })
         .await
     }
@@ -151,8 +180,8 @@ impl Store for SqlStore {
         request: &OpenSessionRequest,
         now: Timestamp,
     ) -> StoreResult<OpenSession> {
-        let (pool, request) = (self.writers.clone(), request.clone());
-        to_the_end(async move { sessions::open(&mut *writer(&pool).await?, &request, now).await })
+        let (store, request) = (self.clone(), request.clone());
+        to_the_end(async move { on!(store, writers, |conn| sessions::open(conn, &request, now)) })
             .await
     }
 
@@ -164,7 +193,7 @@ impl Store for SqlStore {
     }
 
     async fn open_sessions_of(&self, user: UserId) -> StoreResult<Vec<Session>> {
-        sessions::list_open(&mut *self.reader().await?, user).await
+        on!(self, readers, |conn| sessions::list_open(conn, user))
     }
 
     async fn close_session(
@@ -175,8 +204,18 @@ impl Store for SqlStore {
         unseen_since: Option<Timestamp>,
         now: Timestamp,
     ) -> StoreResult<CloseSession> {
-        let conn = &mut *writer(&self.writers).await?;
-        sessions::close_one(conn, Some(user), session, reason, unseen_since, now).await
+        let store = self.clone();
+        to_the_end(async move {
+            on!(store, writers, |conn| sessions::close_one(
+                conn,
+                Some(user),
+                session,
+                reason,
+                unseen_since,
+                now
+            ))
+        })
+        .await
     }
 
     async fn close_session_by_id(
@@ -185,8 +224,13 @@ impl Store for SqlStore {
         reason: CloseReason,
         now: Timestamp,
     ) -> StoreResult<CloseSession> {
-        let conn = &mut *writer(&self.writers).await?;
-        sessions::close_one(conn, None, session, reason, None, now).await
+        let store = self.clone();
+        to_the_end(async move {
+            on!(store, writers, |conn| sessions::close_one(
+                conn, None, session, reason, None, now
+            ))
+        })
+        .await
     }
 
     async fn close_sessions(
@@ -196,9 +240,11 @@ impl Store for SqlStore {
         reason: CloseReason,
         now: Timestamp,
     ) -> StoreResult<Option<u64>> {
-        let pool = self.writers.clone();
+        let store = self.clone();
         to_the_end(async move {
-            sessions::close_of_user(&mut *writer(&pool).await?, user, keep, reason, now).await
+            on!(store, writers, |conn| sessions::close_of_user(
+                conn, user, keep, reason, now
+            ))
         })
         .await
     }
@@ -209,13 +255,18 @@ impl Store for SqlStore {
         session: SessionId,
         now: Timestamp,
     ) -> StoreResult<bool> {
-        let conn = &mut *writer(&self.writers).await?;
-        Ok(sessions::renew_authentication(conn, user, session, now).await?)
+        let store = self.clone();
+        to_the_end(async move {
+            on!(store, writers, |conn| sessions::renew_authentication(
+                conn, user, session, now
+            ))
+        })
+        .await
     }
 
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {
-        let (pool, mut seen) = (self.writers.clone(), seen.to_vec());
+        let (store, mut seen) = (self.clone(), seen.to_vec());
         seen.sort_unstable_by_key(|one| one.session_id);
-        to_the_end(async move { note_seen(&mut *writer(&pool).await?, &seen).await }).await
+        to_the_end(async move { on!(store, writers, |conn| note_seen(conn, &seen)) }).await
     }
 }

@@ -76,8 +76,11 @@ pub(super) fn from_diesel(error: Error) -> StoreError {
                 let rule = info.constraint_name().unwrap_or_default();
                 StoreError::Driver(format!("{kind:?} {rule}"))
             }
-            // A place in the statement means that the statement is wrong, not the moment.
-            _ if info.statement_position().is_some() => {
+            // The statement is wrong, not the moment: PostgreSQL names the place, SQLite the thing.
+            _ if info.statement_position().is_some()
+                || info.message().starts_with("no such ")
+                || info.message().starts_with("near \"") =>
+            {
                 StoreError::Driver(info.message().to_owned())
             }
             _ => StoreError::Unavailable(info.message().to_owned()),
@@ -102,7 +105,11 @@ pub(super) fn from_pool(error: RunError) -> StoreError {
 pub(super) async fn to_the_end<T: Send + 'static>(
     write: impl Future<Output = StoreResult<T>> + Send + 'static,
 ) -> StoreResult<T> {
-    tokio::spawn(write)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::Unavailable("a write was broken off".into())))
+    tokio::spawn(write).await.unwrap_or_else(|ended| {
+        Err(if ended.is_panic() {
+            StoreError::Driver("a write panicked".into())
+        } else {
+            StoreError::Unavailable("a write was broken off".into())
+        })
+    })
 }

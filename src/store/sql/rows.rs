@@ -13,7 +13,8 @@ use crate::{
     email::EmailAddress,
     model::{
         session::{
-            AuthMethod, CloseReason, Device, NewSession, Session, SessionState, SessionView,
+            AuthMethod, CloseReason, Device, IdleRule, NewSession, Session, SessionState,
+            SessionView,
         },
         token::NewOneTimeSecret,
         user::{
@@ -141,7 +142,6 @@ impl From<&NewUser> for NewUserRow {
             UserStatus::Active => None,
             UserStatus::Deactivated { at } => Some(DbTime(at)),
         };
-        let limit = LimitColumns::from(user.session_limit);
         Self {
             id: DbId(user.id.as_uuid()),
             email: user.email.as_str().to_owned(),
@@ -158,29 +158,17 @@ impl From<&NewUser> for NewUserRow {
             roles: DbRoles::from(&user.roles),
             status: status_text(user.is_active()),
             deactivated_at,
-            max_sessions: limit.max_sessions,
-            on_session_limit: limit.on_session_limit,
+            max_sessions: limit_column(user.session_limit.max),
+            on_session_limit: user.session_limit.on_limit.map(OnLimit::as_str),
             created_at: DbTime(user.created_at),
             updated_at: DbTime(user.updated_at),
         }
     }
 }
 
-/// The two columns of a user's own session limit, both written or neither.
-#[derive(AsChangeset)]
-#[diesel(table_name = users, treat_none_as_null = true)]
-pub(super) struct LimitColumns {
-    max_sessions: Option<i32>,
-    on_session_limit: Option<&'static str>,
-}
-
-impl From<SessionLimitOverride> for LimitColumns {
-    fn from(own: SessionLimitOverride) -> Self {
-        Self {
-            max_sessions: own.max.map(|max| i32::try_from(max).unwrap_or(i32::MAX)),
-            on_session_limit: own.on_limit.map(OnLimit::as_str),
-        }
-    }
+/// A user's own session limit as it is stored.
+pub(super) fn limit_column(max: Option<u32>) -> Option<i32> {
+    max.map(|max| i32::try_from(max).unwrap_or(i32::MAX))
 }
 
 /// A session without what only its owner's list shows.
@@ -243,6 +231,17 @@ pub(super) struct SessionRow {
 }
 
 impl SessionRow {
+    /// Why an open session's time is over, if it is.
+    pub(super) fn overdue(&self, idle: IdleRule, now: Timestamp) -> Option<CloseReason> {
+        if self.core.expires_at.0 <= now {
+            Some(CloseReason::Expired)
+        } else if self.core.last_seen_at.0 < idle.seen_before(now) {
+            Some(CloseReason::Idle)
+        } else {
+            None
+        }
+    }
+
     pub(super) fn parse(self) -> StoreResult<Session> {
         let methods: Option<Vec<_>> = self
             .auth_methods

@@ -88,16 +88,14 @@ async fn close_overdue(
     idle: IdleRule,
     now: Timestamp,
 ) -> Result<Vec<SessionRow>, Fault> {
-    let seen_before = idle.seen_before(now);
-    let (expired, open): (Vec<_>, Vec<_>) = open
-        .into_iter()
-        .partition(|row| row.core.expires_at.0 <= now);
-    let (unused, open): (Vec<_>, Vec<_>) = open
-        .into_iter()
-        .partition(|row| row.core.last_seen_at.0 < seen_before);
-    close_rows(tx, &expired, CloseReason::Expired, now).await?;
-    close_rows(tx, &unused, CloseReason::Idle, now).await?;
-    Ok(open)
+    let mut live = Vec::with_capacity(open.len());
+    for row in open {
+        match row.overdue(idle, now) {
+            Some(reason) => drop(close_rows(tx, &[row], reason, now).await?),
+            None => live.push(row),
+        }
+    }
+    Ok(live)
 }
 
 /// Closes the oldest rows until at most `most` are open; answers the kept and the closed ones.
@@ -110,23 +108,19 @@ pub(super) async fn close_surplus(
 ) -> Result<(Vec<SessionRow>, Vec<SessionId>), Fault> {
     let surplus = open.len().saturating_sub(most as usize);
     let kept = open.split_off(surplus);
-    close_rows(tx, &open, reason, now).await?;
-    Ok((
-        kept,
-        open.into_iter().map(|row| row.core.id.0.into()).collect(),
-    ))
+    let closed = close_rows(tx, &open, reason, now).await?;
+    Ok((kept, closed))
 }
 
+/// Answers which ones it closed: a logout that comes in between closes its session itself.
 async fn close_rows(
     tx: &mut Conn,
     rows: &[SessionRow],
     reason: CloseReason,
     now: Timestamp,
-) -> Result<(), Fault> {
-    // Row by row in order of id, and only a few: a flush of "last seen" takes them in the same order.
-    let mut ids: Vec<DbId> = rows.iter().map(|row| row.core.id).collect();
-    ids.sort_unstable();
-    for id in ids {
+) -> Result<Vec<SessionId>, Fault> {
+    let mut closed = Vec::with_capacity(rows.len());
+    for id in rows.iter().map(|row| row.core.id) {
         let columns = (
             sessions::closed_at.eq(DbTime(now)),
             sessions::close_reason.eq(reason.as_str()),
@@ -134,9 +128,11 @@ async fn close_rows(
         let open = sessions::table
             .find(id)
             .filter(sessions::closed_at.is_null());
-        diesel::update(open).set(columns).execute(tx).await?;
+        if diesel::update(open).set(columns).execute(tx).await? > 0 {
+            closed.push(id.0.into());
+        }
     }
-    Ok(())
+    Ok(closed)
 }
 
 /// The smallest slot that no open session holds. There is one below `max`, since fewer than `max` are
@@ -178,7 +174,7 @@ pub(super) async fn close_one(
         },
     };
     // One conditional statement: of any number of closers exactly one is the one who did it.
-    let latest = unseen_since.map_or(Timestamp::from_millis(i64::MAX), |at| at);
+    let latest = unseen_since.unwrap_or(Timestamp::from_millis(i64::MAX));
     let open = sessions::table
         .find(id)
         .filter(sessions::user_id.eq(owner))
@@ -240,8 +236,8 @@ pub(super) async fn close_all(
     let kept = keep.map(|id| DbId(id.as_uuid()));
     let mut open = open_rows(tx, user).await?;
     open.retain(|row| Some(row.core.id) != kept);
-    close_rows(tx, &open, reason, now).await?;
-    Ok(open.len() as u64)
+    let closed = close_rows(tx, &open, reason, now).await?;
+    Ok(closed.len() as u64)
 }
 
 pub(super) async fn renew_authentication(
@@ -249,22 +245,19 @@ pub(super) async fn renew_authentication(
     user: UserId,
     session: SessionId,
     now: Timestamp,
-) -> Result<bool, Fault> {
+) -> StoreResult<bool> {
     let open = sessions::table
         .find(DbId(session.as_uuid()))
         .filter(sessions::user_id.eq(DbId(user.as_uuid())))
         .filter(sessions::closed_at.is_null());
     let older = open.filter(sessions::authenticated_at.lt(DbTime(now)));
     let renewed = diesel::update(older).set(sessions::authenticated_at.eq(DbTime(now)));
-    if renewed.execute(conn).await? > 0 {
+    if renewed.execute(conn).await.map_err(from_diesel)? > 0 {
         return Ok(true);
     }
     // A proof from a later moment stands there already; the session still has to be open.
-    Ok(!open
-        .select(sessions::id)
-        .load::<DbId>(conn)
-        .await?
-        .is_empty())
+    let still = open.select(sessions::id).load::<DbId>(conn).await;
+    Ok(!still.map_err(from_diesel)?.is_empty())
 }
 
 /// Sessions by ascending id, each in a statement that changes nothing unless it moves time forward.

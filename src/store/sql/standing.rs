@@ -55,6 +55,7 @@ pub(super) async fn set_roles(
 pub(super) async fn deactivate(
     conn: &mut Conn,
     id: UserId,
+    credential_version: Option<i64>,
     now: Timestamp,
 ) -> StoreResult<ChangeStanding> {
     let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
@@ -62,7 +63,11 @@ pub(super) async fn deactivate(
         let Some(before) = lock_user(tx, id).await? else {
             return Ok(ChangeStanding::Gone);
         };
-        let before = before.parse()?.user;
+        let before = before.parse()?;
+        if credential_version.is_some_and(|version| version != before.credential_version) {
+            return Ok(ChangeStanding::CredentialsChanged);
+        }
+        let before = before.user;
         if before.is_active_admin() && is_only_admin(tx, id).await? {
             return Ok(ChangeStanding::LastAdmin);
         }

@@ -7,7 +7,7 @@ use super::{
     Backend, Conn,
     faults::{Fault, Taken, from_diesel},
     lock_user,
-    rows::{CredentialsRow, LimitColumns, NewSecretRow, NewUserRow, UserRow, status_text},
+    rows::{CredentialsRow, NewSecretRow, NewUserRow, UserRow, limit_column, status_text},
     schema::{one_time_secrets, users},
     sessions::{close_surplus, open_rows},
     types::{DbId, DbJson, DbTime},
@@ -16,9 +16,11 @@ use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
-        session::CloseReason,
+        session::{CloseReason, IdleRule},
         token::NewOneTimeSecret,
-        user::{NewUser, SessionLimit, User, UserCredentials, UserPatch},
+        user::{
+            NewUser, OnLimit, SessionLimit, SessionLimitOverride, User, UserCredentials, UserPatch,
+        },
     },
     store::{CreateUser, LoginName, StoreResult, UpdateUser, UserFilter},
 };
@@ -142,6 +144,7 @@ pub(super) async fn update(
     id: UserId,
     patch: &UserPatch,
     limit: SessionLimit,
+    idle: IdleRule,
     now: Timestamp,
 ) -> StoreResult<UpdateUser> {
     let updated: Result<Option<User>, Fault> = write_tx!(conn, async |tx| {
@@ -150,10 +153,15 @@ pub(super) async fn update(
         };
         let before = before.parse()?.user;
         write_patch(tx, &before, patch, now.max(before.updated_at)).await?;
-        if let Some(own) = patch.session_limit {
-            let open = open_rows(tx, id).await?;
+        if let Some(max) = patch.max_sessions {
+            let own = SessionLimitOverride {
+                max,
+                on_limit: None,
+            };
+            let mut live = open_rows(tx, id).await?;
+            live.retain(|row| row.overdue(idle, now).is_none());
             let max = limit.with(own).max;
-            close_surplus(tx, open, max, CloseReason::LimitLowered, now).await?;
+            close_surplus(tx, live, max, CloseReason::LimitLowered, now).await?;
         }
         let row = users::table
             .find(DbId(id.as_uuid()))
@@ -208,11 +216,13 @@ async fn write_patch(
         let column = users::email_verified_at.eq(verified.map(DbTime));
         diesel::update(row).set(column).execute(tx).await?;
     }
-    if let Some(own) = patch.session_limit {
-        diesel::update(row)
-            .set(LimitColumns::from(own))
-            .execute(tx)
-            .await?;
+    if let Some(max) = patch.max_sessions {
+        let column = users::max_sessions.eq(limit_column(max));
+        diesel::update(row).set(column).execute(tx).await?;
+    }
+    if let Some(on_limit) = patch.on_session_limit {
+        let column = users::on_session_limit.eq(on_limit.map(OnLimit::as_str));
+        diesel::update(row).set(column).execute(tx).await?;
     }
     Ok(())
 }

@@ -1,0 +1,103 @@
+//! Promise 7: whatever is asked to be logged, it names nobody and gives nothing away (ASVS 16.2.5).
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    for_each_store,
+    harness::{
+        app::{Client, PASSWORD},
+        backend::Database,
+    },
+    program::{KEY, Place, borrowed, serving},
+};
+
+for_each_store! {
+    nothing_secret_and_nobody_is_logged,
+}
+
+const EMAIL: &str = "canary.ann@example.org";
+const WRONG: &str = "canary wrong password";
+/// The client's, as a proxy tells it.
+const ADDRESS: &str = "203.0.113.77";
+
+async fn nothing_secret_and_nobody_is_logged(database: Database) {
+    let place = Place::new();
+    let mut variables = serving(&database);
+    for (name, value) in [
+        ("DOORWARD__HTTP__TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("DOORWARD__LOG__FORMAT", "json"),
+        ("DOORWARD__LOG__LEVEL", "trace"),
+        ("RUST_LOG", "poem=trace,tokio_postgres=trace,log=trace"),
+    ] {
+        variables.push((name, value.to_owned()));
+    }
+    let mut server = place.serve(&borrowed(&variables));
+    let mut anonymous = Client::anonymous(&format!("http://{}", server.address));
+    let mut headers = reqwest::header::HeaderMap::new();
+    headers.insert("x-forwarded-for", ADDRESS.parse().expect("a header"));
+    let http = reqwest::Client::builder().default_headers(headers);
+    anonymous.http = http.build().expect("a client");
+
+    let account = json!({"email": EMAIL, "username": "canary_name", "password": PASSWORD});
+    let registered = anonymous.post("/v1/auth/register", account).await;
+    let id = registered.expect(201)["id"].clone();
+    let ann = anonymous.log_in(EMAIL, PASSWORD).await;
+    let me = ann.me().await;
+    let request_id = me.header("x-request-id").expect("an id").to_owned();
+    me.expect(200);
+    anonymous.try_log_in(EMAIL, WRONG).await.expect(401);
+    let sessions = ann
+        .get("/v1/auth/sessions?q=canary_query")
+        .await
+        .expect(200);
+    assert_eq!(sessions["items"][0]["address"], ADDRESS);
+    anonymous.get("/canary_path").await.expect(404);
+    let change = json!({"current_password": PASSWORD, "new_password": "canary new password"});
+    let changed = ann.post("/v1/auth/me/password", change).await;
+    assert_eq!(changed.status, 204, "{changed:?}");
+    // A row that makes no sense is an error, and errors are logged with their cause.
+    let id: uuid::Uuid = id.as_str().expect("an id").parse().expect("a UUID");
+    database.corrupt_user_row(id.into()).await;
+    assert_eq!(ann.me().await.status, 500);
+    // An open connection is one that the server could say something about.
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+
+    let log: Vec<String> = server.log.iter().collect();
+    let lines: Vec<Value> = log
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let answered = || lines.iter().filter(|line| line["message"] == "answered");
+    assert_eq!(answered().count(), 8, "{log:#?}");
+    let of_me = answered()
+        .find(|line| line["span"]["id"] == request_id.as_str())
+        .expect("the line of the request");
+    assert_eq!(
+        (&of_me["status"], &of_me["route"]),
+        (&json!(200), &json!("/v1/auth/me"))
+    );
+    let failed = lines.iter().any(|line| line["level"] == "ERROR");
+    assert!(failed, "the 500 has its cause in the log");
+
+    let token = ann.token().rsplit('.').next().expect("a signature");
+    // As drivers write texts that they do not take for texts.
+    let as_numbers: Vec<String> = EMAIL.bytes().map(|byte| byte.to_string()).collect();
+    let as_numbers = as_numbers.join(", ");
+    for line in &log {
+        for secret in [
+            "canary",
+            PASSWORD,
+            KEY,
+            token,
+            "scrypt",
+            ADDRESS,
+            &as_numbers,
+        ] {
+            assert!(!line.contains(secret), "{secret}: {line}");
+        }
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["remote_addr"], Value::Null, "{line}");
+    }
+}
