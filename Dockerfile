@@ -9,11 +9,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && cp target/dist/doorward /doorward
 
 FROM debian:bookworm-slim
-# Certificates of public authorities, for databases that are spoken to over TLS.
-RUN apt-get update \
- && apt-get install --no-install-recommends --yes ca-certificates \
- && rm -rf /var/lib/apt/lists/* \
- && groupadd --system --gid 10001 doorward \
+RUN groupadd --system --gid 10001 doorward \
  && useradd --system --uid 10001 --gid doorward --no-create-home --shell /usr/sbin/nologin doorward \
  && install --directory --owner=doorward --group=doorward --mode=0700 /data
 COPY --from=build /doorward /usr/local/bin/doorward
@@ -21,7 +17,8 @@ COPY --from=build /doorward /usr/local/bin/doorward
 # In production Doorward refuses to listen in plain text on anything but its own machine, unless it is
 # told that a TLS proxy stands in front: a container is reached only through its network, so say so with
 # DOORWARD__HTTP__BEHIND_PROXY=true once it is true. Also needed: DOORWARD__PUBLIC_URL (https://…) and
-# DOORWARD__TOKENS__KEY_FILE or DOORWARD__TOKENS__KEY.
+# DOORWARD__TOKENS__KEY_FILE or DOORWARD__TOKENS__KEY, and one run of `doorward migrate` before the
+# first start.
 ENV DOORWARD__ENVIRONMENT=production \
     DOORWARD__HTTP__LISTEN=0.0.0.0:8080 \
     DOORWARD__DATABASE__SQLITE__PATH=/data/doorward.db

@@ -177,8 +177,17 @@ impl Settings {
 
     fn check_public_url(&self) -> Result<(), BadSetting> {
         let bad = |problem: &str, remedy: &str| {
-            let problem = format!("`{}` {problem}", self.public_url);
-            Err(BadSetting::new("public_url", problem, remedy))
+            // What stands before an `@` may be a password.
+            let shown = if self.public_url.contains('@') {
+                "it"
+            } else {
+                &format!("`{}`", self.public_url)
+            };
+            Err(BadSetting::new(
+                "public_url",
+                format!("{shown} {problem}"),
+                remedy,
+            ))
         };
         let example = "write it as https://auth.example.org";
         let parsed: Option<poem::http::Uri> = self.public_url.parse().ok();
@@ -199,6 +208,12 @@ impl Settings {
         }
         if self.public_url.ends_with('/') {
             return bad("ends with a slash", "take the slash away");
+        }
+        if uri.path() != "/" {
+            return bad(
+                "has a path",
+                "give Doorward a host name of its own, e.g. https://auth.example.org",
+            );
         }
         if self.environment == Environment::Production
             && scheme == "http"
@@ -236,6 +251,18 @@ impl Settings {
         }
         if self.tokens.key.is_empty() && self.tokens.key_file.is_empty() {
             return Err(Self::no_key());
+        }
+        let url = match self.database.backend {
+            Backend::Sqlite => return Ok(()),
+            Backend::Postgres => &self.database.postgres.url,
+            Backend::Mongodb => &self.database.mongodb.url,
+        };
+        if password_in(url.expose()).is_some_and(|p| SAMPLE_PASSWORDS.contains(&p)) {
+            return Err(BadSetting::new(
+                self.database.address_key(),
+                "has a password that stands in examples",
+                "give the database's user another one, e.g. from `openssl rand -hex 24`",
+            ));
         }
         Ok(())
     }
@@ -349,6 +376,26 @@ impl Settings {
     pub fn to_toml(&self) -> String {
         print::to_toml(self)
     }
+}
+
+/// Passwords of README files, ours among them.
+const SAMPLE_PASSWORDS: [&str; 8] = [
+    "changeme",
+    "change-me",
+    "doorward",
+    "example",
+    "password",
+    "postgres",
+    "secret",
+    "test",
+];
+
+/// The password in a database's URL.
+fn password_in(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let (user, _) = authority.rsplit_once('@')?;
+    user.split_once(':').map(|(_, password)| password)
 }
 
 /// Whether a host of a URL is this machine itself.

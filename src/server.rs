@@ -76,7 +76,7 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
     let admin = admin.map(|listener| {
         run(
             listener,
-            auth.admin_routes(&options(&settings, true)),
+            auth.routes(&options(&settings, true)),
             stop.clone(),
         )
     });

@@ -524,6 +524,8 @@ fn production_shows_its_documents_to_operators_only() {
         ("/docs", 404, 200),
         ("/version", 404, 200),
         ("/health/ready", 200, 200),
+        // What the documents describe is there to be tried.
+        ("/v1/auth/me", 401, 401),
     ] {
         assert_eq!(ask(&server.address, "GET", path, "", "").0, open, "{path}");
         assert_eq!(

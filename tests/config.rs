@@ -151,6 +151,29 @@ fn a_value_that_means_nothing_names_what_there_is() {
         network.starts_with("http.trusted_proxies[1]: "),
         "{network}"
     );
+    assert!(
+        network.ends_with(
+            "whose X-Forwarded-For and X-Request-Id are believed, e.g. [\"10.0.0.0/8\"]"
+        ),
+        "{network}"
+    );
+    // A URL in the wrong place is not repeated: it may have a password in it.
+    for name in ["DOORWARD__DATABASE__BACKEND", "DOORWARD__ENVIRONMENT"] {
+        let sentence = refused(&[(name, "postgres://ann:hunter2@db/doorward")]);
+        assert!(
+            sentence.contains("is unknown (") && !sentence.contains("hunter2"),
+            "{sentence}"
+        );
+    }
+    let mongodb = [
+        ("DOORWARD__DATABASE__BACKEND", "mongodb"),
+        ("DOORWARD__DATABASE__MONGODB__URL", "mongodb://localhost"),
+        ("DOORWARD__DATABASE__MONGODB__DATABASE", "a/b"),
+    ];
+    assert_eq!(
+        refused(&mongodb),
+        "database.mongodb.database: `a/b` cannot be the name of a database of Doorward's; use up to 63 letters, digits, _ and -, e.g. doorward"
+    );
     let listen = refused(&[("DOORWARD__HTTP__LISTEN", "here")]);
     assert!(listen.starts_with("http.listen: "), "{listen}");
 }
@@ -229,6 +252,18 @@ fn production_refuses_missing_and_guessable_secrets() {
         );
         assert!(!sentence.contains(guessable), "{sentence}");
     }
+    let database = |url| {
+        let variables = [
+            ("DOORWARD__DATABASE__BACKEND", "postgres"),
+            ("DOORWARD__DATABASE__POSTGRES__URL", url),
+        ];
+        Place::new().run(&["config", "check"], &with(&PRODUCTION, &variables))
+    };
+    assert_eq!(
+        database("postgres://doorward:secret@db.example.org/doorward").refusal(),
+        "database.postgres.url: has a password that stands in examples; give the database's user another one, e.g. from `openssl rand -hex 24`"
+    );
+    database("postgres://doorward:1f0c2b@db.example.org/doorward").answer();
     assert!(key("c2hvcnQ=").starts_with("tokens.key: is 5 bytes long instead of 32; "));
     assert!(key("not base64!").starts_with("tokens.key: is not base64; "));
 }
@@ -292,6 +327,7 @@ fn the_public_url_is_a_url() {
         "https://u:p@example.org",
         "https://example.org?a=b",
         "https://example.org#top",
+        "https://example.org/auth",
         "http:// x",
     ] {
         let sentence = refused(&[("DOORWARD__PUBLIC_URL", bad)]);
@@ -302,11 +338,12 @@ fn the_public_url_is_a_url() {
         refused(&production("http://auth.example.org")),
         "public_url: `http://auth.example.org` is plain text; use https:// in production"
     );
-    for good in [
-        "http://localhost:8080",
-        "http://[::1]:8080",
-        "https://example.org/auth",
-    ] {
+    let password = refused(&[("DOORWARD__PUBLIC_URL", "https://ann:hunter2@example.org")]);
+    assert_eq!(
+        password,
+        "public_url: it has a user name, a query or a fragment; write it as https://auth.example.org"
+    );
+    for good in ["http://localhost:8080", "http://[::1]:8080"] {
         Place::new()
             .run(&["config", "check"], &production(good))
             .answer();

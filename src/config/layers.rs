@@ -123,9 +123,14 @@ fn chosen_environment<'a>(
     });
     let (source, name) = chosen.unwrap_or_default();
     Environment::parse(&name).ok_or_else(|| {
+        let shown = if name.contains("://") {
+            "its value"
+        } else {
+            &format!("`{name}`")
+        };
         BadSetting::new(
             "environment",
-            format!("`{name}` is unknown ({source})"),
+            format!("{shown} is unknown ({source})"),
             "set it to development, test or production",
         )
     })
@@ -167,7 +172,12 @@ fn key_and_problem(error: &ConfigError) -> (String, String) {
         } => {
             let text = error.to_string();
             let variant = text.split_once(" does not have variant constructor ");
-            let problem = variant.map_or(text.clone(), |(_, name)| format!("`{name}` is unknown"));
+            let problem = match variant {
+                // A URL that was put into the wrong place may have a password in it.
+                Some((_, name)) if name.contains("://") => "its value is unknown".to_owned(),
+                Some((_, name)) => format!("`{name}` is unknown"),
+                None => text,
+            };
             (key.clone(), problem)
         }
         ConfigError::Type {

@@ -217,7 +217,9 @@ pub(super) fn about(key: &str) -> Option<String> {
         } else if let Some((name, _)) = line.split_once(" = ") {
             if format!("{section}{name}") == key {
                 let text = comment.join(" ");
-                return text.split_once(". ").map(|(first, _)| first.to_owned());
+                let ends = text.match_indices(". ").map(|(at, _)| at);
+                let end = ends.into_iter().find(|at| !text[..*at].ends_with("e.g"))?;
+                return Some(text[..end].to_owned());
             }
             comment.clear();
         } else {

@@ -14,8 +14,7 @@ use super::{
     dto::{AttributesDto, SessionDto, UserDto, example_attributes, to_map},
     guard::{Peer, PresentedToken},
     problem::{
-        Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, INVALID, MALFORMED, OURS, Problem,
-        UNAUTHORIZED,
+        ANY, Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, INVALID, Problem, UNAUTHORIZED,
     },
 };
 use crate::{
@@ -253,7 +252,7 @@ impl AuthApi {
     async fn register(
         &self,
         body: JsonBody<RegisterRequest>,
-    ) -> Result<Answer<201, UserDto>, Fails<{ BODY | CONFLICT | INVALID | OURS }>> {
+    ) -> Result<Answer<201, UserDto>, Fails<{ BODY | CONFLICT | INVALID | ANY }>> {
         let RegisterRequest {
             email,
             password,
@@ -284,7 +283,7 @@ impl AuthApi {
         body: LoginBody,
     ) -> Result<
         Answer<200, LoginAnswer>,
-        Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | CONFLICT | INVALID | OURS }>,
+        Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | CONFLICT | INVALID | ANY }>,
     > {
         let login = Login::try_from(body)?;
         let device = peer.device(login.device_name).map_err(AuthError::from)?;
@@ -305,7 +304,7 @@ impl AuthApi {
         &self,
         token: PresentedToken,
         scope: Query<Option<ScopeDto>>,
-    ) -> Result<Done, Fails<{ MALFORMED | UNAUTHORIZED | OURS }>> {
+    ) -> Result<Done, Fails<{ UNAUTHORIZED | ANY }>> {
         let scope = match scope.0.unwrap_or_default() {
             ScopeDto::This => LogoutScope::This,
             ScopeDto::Others => LogoutScope::Others,
@@ -328,7 +327,7 @@ impl AuthApi {
         &self,
         caller: CurrentUser,
         body: JsonBody<PasswordProof>,
-    ) -> Result<Done, Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | OURS }>> {
+    ) -> Result<Done, Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | ANY }>> {
         self.0
             .sessions()
             .reauthenticate(&caller, &body.0.password.0.into())

@@ -40,8 +40,8 @@ use crate::{auth::Auth, setting::BadSetting};
 pub struct HttpSettings {
     /// Address and port of the API. Default `127.0.0.1:8080`.
     pub listen: String,
-    /// Address and port of `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` in production;
-    /// empty (default) for nowhere. Elsewhere they are served beside the API.
+    /// Address and port of the API with `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` in
+    /// production, for operators; empty (default) for nowhere. Elsewhere they are served by `listen`.
     pub admin_listen: String,
     /// Networks of the proxies whose `X-Forwarded-For` and `X-Request-Id` are believed. Default none.
     pub trusted_proxies: Vec<IpNet>,
@@ -170,21 +170,6 @@ impl Auth {
         let route = route
             .at("/set-password", get(SetPasswordPage))
             .data(self.clone());
-        Edge::around(route, self.clone(), options).boxed()
-    }
-
-    /// What an operator reads on a listener of its own: documents, version and health.
-    #[must_use]
-    pub fn admin_routes(&self, options: &ApiOptions) -> BoxEndpoint<'static, Response> {
-        let api = (
-            SystemApi {
-                auth: self.clone(),
-                docs: true,
-            },
-            VersionApi,
-        );
-        let service = OpenApiService::new(api, "Doorward", env!("CARGO_PKG_VERSION"));
-        let route = docs::mount(Route::new().nest("/", service), &options.public_url);
         Edge::around(route, self.clone(), options).boxed()
     }
 }

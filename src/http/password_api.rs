@@ -13,7 +13,7 @@ use super::{
     Tag,
     body::JsonBody,
     guard::auth_of,
-    problem::{BODY, Done, Fails, INVALID, OURS},
+    problem::{ANY, BODY, Done, Fails, INVALID},
 };
 use crate::auth::Auth;
 
@@ -54,7 +54,7 @@ impl PasswordApi {
     async fn reset(
         &self,
         body: JsonBody<ResetRequest>,
-    ) -> Result<Done, Fails<{ BODY | INVALID | OURS }>> {
+    ) -> Result<Done, Fails<{ BODY | INVALID | ANY }>> {
         self.0
             .recovery()
             .set_password(&body.0.token, &body.0.password.0.into())

@@ -363,8 +363,6 @@ impl From<&FieldError> for ProblemField {
     }
 }
 
-/// 400: the request is not well formed.
-pub(super) const MALFORMED: u32 = 1;
 /// 401: not logged in, or not any more.
 pub(super) const UNAUTHORIZED: u32 = 1 << 1;
 /// 403: logged in, but not allowed.
@@ -373,14 +371,15 @@ pub(super) const FORBIDDEN: u32 = 1 << 2;
 pub(super) const NOT_FOUND: u32 = 1 << 3;
 /// 409: contradicts what is there.
 pub(super) const CONFLICT: u32 = 1 << 4;
-/// 413 and 415: the body is too large or not JSON.
-pub(super) const BODY: u32 = 1 << 5 | MALFORMED;
+/// 415: the body is not of the content type that is asked for.
+pub(super) const BODY: u32 = 1 << 5;
 /// 422: a field breaks a rule.
 pub(super) const INVALID: u32 = 1 << 6;
-/// 500 and 503: we failed, or the database is away.
-pub(super) const OURS: u32 = 1 << 7;
+/// What any operation can answer: 400 and 413, because the edge looks at queries and bodies before
+/// anybody else does; 500 and 503, when we failed or the database is away.
+pub(super) const ANY: u32 = 1 << 7;
 /// What any protected operation can answer.
-pub(super) const GUARDED: u32 = MALFORMED | UNAUTHORIZED | OURS;
+pub(super) const GUARDED: u32 = UNAUTHORIZED | ANY;
 /// What any administrator's operation can answer.
 pub(super) const ADMIN: u32 = GUARDED | FORBIDDEN;
 
@@ -403,7 +402,7 @@ impl<const SET: u32> From<Fails<SET>> for poem::Error {
 impl<const SET: u32> ApiResponse for Fails<SET> {
     fn meta() -> MetaResponses {
         let documented = [
-            (MALFORMED, 400, "The request is not well formed."),
+            (ANY, 400, "The request is not well formed."),
             (
                 UNAUTHORIZED,
                 401,
@@ -416,16 +415,16 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
                 "There is no such thing, or it is not the caller's.",
             ),
             (CONFLICT, 409, "Contradicts what is there."),
-            (1 << 5, 413, "The body is too large."),
+            (ANY, 413, "The body is too large."),
             (
-                1 << 5,
+                BODY,
                 415,
                 "The body is not of the content type that is asked for.",
             ),
             (INVALID, 422, "A field breaks a rule; `errors` names each."),
-            (OURS, 500, "The server failed."),
+            (ANY, 500, "The server failed."),
             (
-                OURS,
+                ANY,
                 503,
                 "The database is away or too much is waiting; `Retry-After` says when to ask again.",
             ),

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     Tag,
-    problem::{Answer, Fails, OURS, Problem},
+    problem::{ANY, Answer, Fails, Problem},
 };
 use crate::{auth::Auth, clock::Span};
 
@@ -79,7 +79,7 @@ impl Example for Health {
 impl SystemApi {
     /// What this is
     #[oai(path = "/", method = "get", operation_id = "welcome")]
-    async fn welcome(&self) -> Result<Answer<200, Welcome>, Fails<OURS>> {
+    async fn welcome(&self) -> Result<Answer<200, Welcome>, Fails<ANY>> {
         Ok(Answer(Welcome::new(self.docs)))
     }
 
@@ -87,7 +87,7 @@ impl SystemApi {
     ///
     /// Asks nobody: as long as the process answers, it is.
     #[oai(path = "/health", method = "get", operation_id = "health")]
-    async fn health(&self) -> Result<Answer<200, Health>, Fails<OURS>> {
+    async fn health(&self) -> Result<Answer<200, Health>, Fails<ANY>> {
         Ok(Answer(Health {
             status: "alive".to_owned(),
         }))
@@ -97,7 +97,7 @@ impl SystemApi {
     ///
     /// The same as `/health`, for probes that want it here.
     #[oai(path = "/health/live", method = "get", operation_id = "health_live")]
-    async fn live(&self) -> Result<Answer<200, Health>, Fails<OURS>> {
+    async fn live(&self) -> Result<Answer<200, Health>, Fails<ANY>> {
         self.health().await
     }
 
@@ -106,7 +106,7 @@ impl SystemApi {
     /// Asks the database for its time, and refuses when it cannot answer or when this node's clock is
     /// more than two seconds away from it.
     #[oai(path = "/health/ready", method = "get", operation_id = "health_ready")]
-    async fn ready(&self) -> Result<Answer<200, Health>, Fails<OURS>> {
+    async fn ready(&self) -> Result<Answer<200, Health>, Fails<ANY>> {
         let before = self.auth.now();
         let database = self
             .auth
@@ -130,7 +130,7 @@ impl SystemApi {
     /// The keys that access tokens can be checked with (RFC 7517). Empty while only HS256 keys are in
     /// use. A token that checks is genuine; whether its session lives, only this server can say.
     #[oai(path = "/.well-known/jwks.json", method = "get", operation_id = "jwks")]
-    async fn jwks(&self) -> Result<PublicKeys, Fails<OURS>> {
+    async fn jwks(&self) -> Result<PublicKeys, Fails<ANY>> {
         Ok(PublicKeys(self.auth.jwks().clone()))
     }
 }
@@ -151,11 +151,56 @@ impl IntoResponse for PublicKeys {
 
 impl ApiResponse for PublicKeys {
     fn meta() -> MetaResponses {
-        Answer::<200, Value>::meta()
+        Answer::<200, JwkSet>::meta()
     }
 
     fn register(registry: &mut Registry) {
-        Answer::<200, Value>::register(registry);
+        Answer::<200, JwkSet>::register(registry);
+    }
+}
+
+/// A set of public keys (RFC 7517 §5).
+#[derive(Object)]
+#[oai(example)]
+struct JwkSet {
+    /// Every key that checks tokens and has a public half.
+    keys: Vec<Jwk>,
+}
+
+/// A public key (RFC 7517 §4, RFC 7518 §6.2, RFC 8037 §2).
+#[derive(Object)]
+struct Jwk {
+    /// `OKP` or `EC`.
+    kty: String,
+    /// `Ed25519` or `P-256`.
+    crv: String,
+    /// `EdDSA` or `ES256`.
+    alg: String,
+    /// As in the header of the tokens that it signs.
+    kid: String,
+    /// Always `sig`.
+    #[oai(rename = "use")]
+    purpose: String,
+    /// The key, or its first coordinate.
+    x: String,
+    /// The second coordinate, for `EC`.
+    #[oai(skip_serializing_if_is_none)]
+    y: Option<String>,
+}
+
+impl Example for JwkSet {
+    fn example() -> Self {
+        Self {
+            keys: vec![Jwk {
+                kty: "OKP".to_owned(),
+                crv: "Ed25519".to_owned(),
+                alg: "EdDSA".to_owned(),
+                kid: "3k0r6V3m".to_owned(),
+                purpose: "sig".to_owned(),
+                x: "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo".to_owned(),
+                y: None,
+            }],
+        }
     }
 }
 
@@ -184,7 +229,7 @@ impl Example for Version {
 impl VersionApi {
     /// Which version runs
     #[oai(path = "/version", method = "get", operation_id = "version")]
-    async fn version(&self) -> Result<Answer<200, Version>, Fails<OURS>> {
+    async fn version(&self) -> Result<Answer<200, Version>, Fails<ANY>> {
         Ok(Answer(Version::example()))
     }
 }

@@ -4,6 +4,7 @@
 //! queries themselves are written once in `store/sql` and mounted at the end.
 
 mod hot;
+mod tls;
 mod types;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
@@ -75,12 +76,14 @@ macro_rules! has_role {
 }
 
 impl PostgresStore {
-    /// A store on this database. Connections are made when they are needed, so nothing is asked yet.
+    /// A store on this database, which has to answer once: a pool would not say why it does not.
     ///
     /// # Errors
     /// [`StoreError::Driver`] when the URL cannot be understood; the URL itself is not repeated.
+    /// [`StoreError::Unavailable`] when there is no connection to be had.
     pub async fn connect(settings: &PostgresSettings) -> StoreResult<Self> {
-        let mut config = tokio_postgres::Config::from_str(settings.url.expose()).map_err(|_| {
+        let (url, tls) = tls::taken_from(settings.url.expose())?;
+        let mut config = tokio_postgres::Config::from_str(&url).map_err(|_| {
             StoreError::Driver(
                 "the URL is not of the form postgres://user:password@host/database".into(),
             )
@@ -98,8 +101,12 @@ impl PostgresStore {
         }
         let connector = Arc::new(Connector {
             config,
+            tls,
+            acquire_timeout: acquire,
             statement_timeout: settings.statement_timeout,
         });
+        let first = connector.connect().await;
+        drop(first.map_err(|e| StoreError::Unavailable(e.to_string()))?);
         let main = pool(&connector, settings.max_connections.max(2), acquire).await?;
         let hot = pool(&connector, HOT_CONNECTIONS, acquire).await?;
         // The server's own timeout comes first and says more.
@@ -120,11 +127,22 @@ fn give_up(conn: &mut Conn) -> StoreError {
 
 struct Connector {
     config: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
+    acquire_timeout: Duration,
     statement_timeout: Span,
 }
 
 impl Connector {
     async fn connect(&self) -> ConnectionResult<Conn> {
+        // The driver's own timeout ends with the TCP handshake.
+        let connected = tokio::time::timeout(self.acquire_timeout, self.set_up()).await;
+        connected.unwrap_or_else(|_| {
+            let what = "the database did not answer in time";
+            Err(ConnectionError::BadConnection(what.to_owned()))
+        })
+    }
+
+    async fn set_up(&self) -> ConnectionResult<Conn> {
         let mut conn = self.authenticated().await?;
         let timeout = self.statement_timeout.as_millis();
         let setup = format!(
@@ -152,8 +170,7 @@ impl Connector {
         }
         let mut config = self.config.clone();
         config.ssl_mode(SslMode::Require);
-        let tls = MakeRustlsConnect::with_webpki_roots();
-        let (client, io) = config.connect(tls).await.map_err(refused)?;
+        let (client, io) = config.connect(self.tls.clone()).await.map_err(refused)?;
         Conn::try_from_client_and_connection(client, io).await
     }
 
@@ -194,12 +211,9 @@ async fn pool(connector: &Arc<Connector>, size: u32, acquire: Duration) -> Store
     config.custom_setup = Box::new(move |_| {
         let connector = Arc::clone(&connector);
         async move {
-            // The driver's own timeout ends with the TCP handshake.
-            let connected = tokio::time::timeout(acquire, connector.connect()).await;
-            connected.unwrap_or_else(|_| {
-                let what = "the database did not answer in time";
-                Err(ConnectionError::BadConnection(what.to_owned()))
-            })
+            let connected = connector.connect().await;
+            // Whoever waits for a connection is only told that there is none.
+            connected.inspect_err(|error| tracing::warn!(%error, "no connection to PostgreSQL"))
         }
         .boxed()
     });

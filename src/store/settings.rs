@@ -108,14 +108,7 @@ impl DatabaseSettings {
                     "database.mongodb.statement_timeout",
                     self.mongodb.statement_timeout,
                 )?;
-                if self.mongodb.database.is_empty() {
-                    return Err(BadSetting::new(
-                        "database.mongodb.database",
-                        "is empty",
-                        "name a database, e.g. doorward",
-                    ));
-                }
-                Ok(())
+                check_database_name(&self.mongodb.database)
             }
         }
     }
@@ -147,6 +140,22 @@ fn check_url(key: &str, url: &SecretString, schemes: &[&str]) -> Result<(), BadS
             key,
             format!("does not begin with {}", schemes.join(" or ")),
             remedy,
+        ));
+    }
+    Ok(())
+}
+
+/// The rules of MongoDB (<https://www.mongodb.com/docs/manual/reference/limits/#naming-restrictions>).
+fn check_database_name(name: &str) -> Result<(), BadSetting> {
+    let odd = name.contains([
+        '/', '\\', '.', ' ', '"', '$', '\0', '*', '<', '>', ':', '|', '?',
+    ]);
+    let reserved = ["admin", "local", "config"].contains(&name);
+    if name.is_empty() || name.len() > 63 || odd || reserved {
+        return Err(BadSetting::new(
+            "database.mongodb.database",
+            format!("`{name}` cannot be the name of a database of Doorward's"),
+            "use up to 63 letters, digits, _ and -, e.g. doorward",
         ));
     }
     Ok(())

@@ -6,7 +6,10 @@ use std::{
     env, fs,
     io::{BufRead, BufReader},
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -25,16 +28,30 @@ pub struct PrivateServer {
     backend: Backend,
     folder: TempDir,
     port: u16,
+    /// Shown by PostgreSQL to those who ask for TLS.
+    certificate: Option<Certificate>,
     running: Option<Child>,
+}
+
+/// A certificate and its key, as PEM.
+pub struct Certificate {
+    pub certificate: String,
+    pub key: String,
 }
 
 impl PrivateServer {
     /// Starts a server with a migrated, empty database.
     pub async fn start(backend: Backend) -> Self {
+        Self::start_with(backend, None).await
+    }
+
+    /// As [`Self::start`], for PostgreSQL that also speaks TLS.
+    pub async fn start_with(backend: Backend, certificate: Option<Certificate>) -> Self {
         let mut server = Self {
             backend,
             folder: tempfile::tempdir().expect("a temporary folder"),
             port: free_port(),
+            certificate,
             running: None,
         };
         server.prepare();
@@ -149,6 +166,19 @@ impl PrivateServer {
             "fsync=off",
         ] {
             postgres.args(["-c", setting]);
+        }
+        if let Some(shown) = &self.certificate {
+            let write = |name: &str, text: &str| {
+                let path = self.data().join(name);
+                fs::write(&path, text).expect("written");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changed");
+                if let Some((uid, gid)) = postgres_account() {
+                    chown(&path, Some(uid), Some(gid)).expect("given away");
+                }
+            };
+            write("server.crt", &shown.certificate);
+            write("server.key", &shown.key);
+            postgres.args(["-c", "ssl=on"]);
         }
         self.running = Some(postgres.spawn().expect("postgres runs"));
         let url = self.settings().postgres.url;
