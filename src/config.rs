@@ -338,7 +338,7 @@ impl Settings {
         let mut keys = KeyFile::default();
         keys.add(KeyAlgorithm::Hs256, now, now, entropy)
             .map_err(|e| bad(e.to_string()))?;
-        make_secret(&path, &keys.to_text()).map_err(|e| bad(e.to_string()))
+        make_secret(&path, &keys.to_text(), entropy).map_err(|e| bad(e.to_string()))
     }
 
     /// The application's rules for attributes.

@@ -65,3 +65,43 @@ pub fn start(settings: &LogSettings, environment: Environment) {
 fn may_be_logged(about: &Metadata<'_>) -> bool {
     !about.target().starts_with("poem") || *about.level() <= Level::WARN
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn what_names_clients_is_not_written() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&written);
+        let log = tracing_subscriber::registry()
+            .with(tracing_subscriber::fmt::layer().with_writer(move || Sink(Arc::clone(&sink))))
+            .with(filter_fn(may_be_logged));
+        tracing::subscriber::with_default(log, || {
+            tracing::info!(target: "poem::server", remote_addr = "203.0.113.77", "closing");
+            tracing::warn!(target: "poem::server", "a warning");
+            tracing::info!("answered");
+        });
+        let written = String::from_utf8(written.lock().expect("no panic").clone()).expect("text");
+        assert!(!written.contains("203.0.113.77"), "{written}");
+        assert!(
+            written.contains("a warning") && written.contains("answered"),
+            "{written}"
+        );
+    }
+
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

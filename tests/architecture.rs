@@ -56,6 +56,15 @@ const LAYERS: [&[&str]; 9] = [
 const USE_CASES: usize = 3;
 /// The use cases that other use cases may import: each is a means, not an end.
 const SHARED_USE_CASES: [&str; 5] = ["passwords", "tokens", "throttle", "lookup", "presence"];
+/// The real clock and the real chance, and who may bring them in: those who put things together.
+const SYSTEM: [&str; 2] = ["SystemClock", "SystemEntropy"];
+const COMPOSERS: [&str; 5] = [
+    "src/auth.rs",
+    "src/server.rs",
+    "src/cli/keys.rs",
+    "src/clock.rs",
+    "src/entropy.rs",
+];
 /// Modules whose children have layers of their own: each child must be named above.
 const SPLIT: [&str; 2] = ["store", "mail"];
 
@@ -115,6 +124,7 @@ fn violations(sources: &Sources) -> Vec<String> {
         if !text.starts_with("//!") {
             found.push(format!("{path} does not begin with //!"));
         }
+        found.extend(composed(path, text));
         let module = module_of(path);
         let (inside, outside) = references(text, &module, &modules);
         found.extend(
@@ -220,6 +230,16 @@ fn banned(path: &str, reference: &Reference) -> Option<String> {
                 .any(|part| part.iter().eq(ban.iter()))
     })?;
     Some(format!("{path} uses {}", ban.join("::")))
+}
+
+/// Clock and chance are handed to whoever needs them; tests inside a module may take the real ones.
+fn composed(path: &str, text: &str) -> Option<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let name = lines.find_map(|line| SYSTEM.into_iter().find(|name| line.contains(name)))?;
+    (!COMPOSERS.contains(&path)).then(|| format!("{path} brings in {name} by itself"))
 }
 
 /// Cycles between units of one layer, and between the children of one module. What a module and its
@@ -499,6 +519,19 @@ fn planted_clocks_chance_and_programs_are_found() {
     ] {
         let said = said_about(&[("src/http/mod.rs", text)]);
         assert_eq!(said, [format!("src/http/mod.rs {expected}")], "{text}");
+    }
+}
+
+#[test]
+fn planted_real_clocks_and_chance_are_found() {
+    let planted = "use crate::entropy::SystemEntropy;";
+    assert_eq!(
+        said_about(&[("src/sessions.rs", planted)]),
+        ["src/sessions.rs brings in SystemEntropy by itself"]
+    );
+    let in_tests = "#[cfg(test)] mod tests { use crate::entropy::SystemEntropy; }";
+    for (path, text) in [("src/server.rs", planted), ("src/sessions.rs", in_tests)] {
+        assert_eq!(said_about(&[(path, text)]), Vec::<String>::new());
     }
 }
 

@@ -162,7 +162,7 @@ fn read(path: &Path) -> Result<KeyFile, Failure> {
 }
 
 fn write(path: &Path, keys: &KeyFile) -> Result<(), Failure> {
-    replace_secret(path, &keys.to_text()).map_err(|e| unwritable(path, &e))
+    replace_secret(path, &keys.to_text(), &SystemEntropy).map_err(|e| unwritable(path, &e))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {

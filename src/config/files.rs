@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    entropy::{SystemEntropy, random_bytes},
+    entropy::{Entropy, random_bytes},
     secret::SecretString,
     setting::BadSetting,
 };
@@ -58,13 +58,17 @@ pub(crate) fn read_secret(key: &str, path: &Path) -> Result<SecretString, BadSet
 
 /// Makes a secret file if there is none; of several processes that try, one makes it and the others
 /// leave it as it is.
-pub(crate) fn make_secret(path: &Path, text: &SecretString) -> io::Result<()> {
+pub(crate) fn make_secret(
+    path: &Path,
+    text: &SecretString,
+    entropy: &dyn Entropy,
+) -> io::Result<()> {
     let folder = folder_of(path);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    let draft = write_draft(path, text)?;
+    let draft = write_draft(path, text, entropy)?;
     // A link appears with all its content or not at all, and never replaces anything.
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
@@ -76,8 +80,12 @@ pub(crate) fn make_secret(path: &Path, text: &SecretString) -> io::Result<()> {
 }
 
 /// Replaces a secret file, or makes it: a crash leaves the old one or the new one.
-pub(crate) fn replace_secret(path: &Path, text: &SecretString) -> io::Result<()> {
-    let draft = write_draft(path, text)?;
+pub(crate) fn replace_secret(
+    path: &Path,
+    text: &SecretString,
+    entropy: &dyn Entropy,
+) -> io::Result<()> {
+    let draft = write_draft(path, text, entropy)?;
     if let Err(e) = fs::rename(&draft, path) {
         fs::remove_file(&draft)?;
         return Err(e);
@@ -99,8 +107,8 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn write_draft(path: &Path, text: &SecretString) -> io::Result<PathBuf> {
-    let chance = URL_SAFE_NO_PAD.encode(random_bytes::<9>(&SystemEntropy));
+fn write_draft(path: &Path, text: &SecretString, entropy: &dyn Entropy) -> io::Result<PathBuf> {
+    let chance = URL_SAFE_NO_PAD.encode(random_bytes::<9>(entropy));
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{chance}"));
     let draft = path.with_file_name(name);

@@ -1,6 +1,6 @@
 //! What every answer carries, whom the server believes, and which paths and methods there are.
 
-use doorward::http::ApiOptions;
+use doorward::{http::ApiOptions, passwords::PasswordPolicy};
 use reqwest::{Method, header::AUTHORIZATION};
 use serde_json::{Value, json};
 
@@ -413,4 +413,50 @@ async fn a_panic_is_a_500_for_its_request_alone() {
         }
         ann.get("/v1/auth/sessions").await.expect(200);
     }
+}
+
+/// ASVS 15.2.2: a storm of logins costs those who log in, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_of_passwords_is_503_and_leaves_everybody_else_alone() {
+    let app = start_with(Setup {
+        passwords: PasswordPolicy {
+            // A tenth of a second each.
+            scrypt_log_n: 15,
+            scrypt_p: 3,
+            threads: 1,
+            queue: 1,
+            ..PasswordPolicy::light()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let ann = app.user("ann@example.org").await;
+    let storm: Vec<_> = (0..16)
+        .map(|_| {
+            let ann = ann.clone();
+            tokio::spawn(async move { ann.try_log_in("ann@example.org", "not it at all").await })
+        })
+        .collect();
+    let mut served = 0;
+    while storm.iter().any(|login| !login.is_finished()) {
+        ann.me().await.expect(200);
+        served += 1;
+    }
+    let (mut checked, mut refused) = (0, 0);
+    for login in storm {
+        let reply = login.await.expect("no panic");
+        if reply.status == 503 {
+            assert_refused("a full queue", &reply, 503, "overloaded");
+            assert!(reply.header("retry-after").is_some());
+            refused += 1;
+        } else {
+            assert_refused("a wrong password", &reply, 401, "bad_credentials");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 1 && refused >= 1, "{checked} and {refused}");
+    assert!(
+        served >= 10,
+        "{served} requests in the time of {checked} logins"
+    );
 }

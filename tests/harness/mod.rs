@@ -6,7 +6,7 @@ pub mod edits;
 mod mongodb;
 mod postgres;
 pub mod servers;
-mod sqlite;
+pub mod sqlite;
 pub mod watched;
 
 use std::{sync::Arc, time::Duration};

@@ -4,6 +4,26 @@ use std::path::Path;
 
 use diesel::{Connection, connection::SimpleConnection, sqlite::SqliteConnection};
 
+/// Keeps everybody else from writing until it is dropped, as a program that has the file open could.
+pub struct WriteLock(SqliteConnection);
+
+impl WriteLock {
+    pub fn on(path: &Path) -> Self {
+        let url = path.to_str().expect("a temporary folder has a plain name");
+        let mut connection = SqliteConnection::establish(url).expect("the file opens");
+        connection
+            .batch_execute("BEGIN IMMEDIATE")
+            .expect("nobody else writes");
+        Self(connection)
+    }
+}
+
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        self.0.batch_execute("ROLLBACK").expect("it was open");
+    }
+}
+
 /// Runs statements on the file. As in the shell, foreign keys are not looked after.
 pub fn execute(path: &Path, statement: &str) {
     let url = path.to_str().expect("a temporary folder has a plain name");

@@ -1,9 +1,16 @@
 //! Schema changes: named while pending, applied once whoever races, taken back with their data.
 
+use std::{fs, path::Path};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::sample::{add_user, user};
 use crate::{
     for_each_store,
-    harness::{backend::Database, race},
+    harness::{
+        backend::{Backend, Database},
+        race,
+    },
 };
 
 for_each_store! {
@@ -108,4 +115,52 @@ async fn applying_again_keeps_the_data(database: Database) {
     let ann = add_user(&*opened.store, "ann@example.org").await;
     opened.migrations.apply().await.expect("an answer");
     assert_eq!(user(&*opened.store, ann).await.id, ann);
+}
+
+/// Same numbers and names, so that one version of Doorward says one thing of its schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_database_has_the_same_changes() {
+    let mut names = Vec::new();
+    for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mongodb] {
+        let empty = Database::empty(backend).await;
+        let opened = empty.open_whole().await;
+        names.push(opened.migrations.pending().await.expect("an answer"));
+    }
+    assert_eq!(names[0], names[1]);
+    assert_eq!(names[0], names[2]);
+}
+
+/// What somebody has applied cannot be changed any more: a change of the schema is a file of its own.
+#[test]
+fn changes_stay_as_they_are() {
+    let mut files = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read(&path).expect("readable");
+            let hash = digest(&SHA256, &text);
+            let name = path
+                .strip_prefix(env!("CARGO_MANIFEST_DIR"))
+                .expect("inside");
+            let first = hash.as_ref()[..8].try_into().expect("eight bytes");
+            let first = u64::from_be_bytes(first);
+            files.push(format!("{first:016x} {}", name.display()));
+        }
+    }
+    files.sort_by_key(|line| line[17..].to_owned());
+    assert_eq!(
+        files,
+        [
+            "10d5b9388284dcde migrations/mongodb/0001_users_and_sessions.json",
+            "5bc139e7bd328c34 migrations/postgres/0001_users_and_sessions/down.sql",
+            "a6001a21e311ab8f migrations/postgres/0001_users_and_sessions/up.sql",
+            "5bc139e7bd328c34 migrations/sqlite/0001_users_and_sessions/down.sql",
+            "a96355fc4ce6bacd migrations/sqlite/0001_users_and_sessions/up.sql",
+        ]
+    );
 }

@@ -14,10 +14,15 @@ use doorward::{
 };
 use serde_json::json;
 
-use crate::harness::{
-    app::{Client, PASSWORD, Reply, Setup, serve},
-    servers::PrivateServer,
-    until,
+use crate::{
+    assert_problem,
+    harness::{
+        app::{App, Client, PASSWORD, Reply, Setup, serve},
+        backend::Database,
+        servers::PrivateServer,
+        sqlite::WriteLock,
+        until,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,4 +189,38 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         client.await.expect("no panic");
     }
     assert_eq!(*seen.wrong.lock().expect("no panic"), Vec::<String>::new());
+}
+
+/// SQLite has no server to be away; what can happen is that somebody else has the file for writing.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_somebody_else_writes_to_sqlite_reads_go_on_and_writes_are_503() {
+    let app = App::start(Database::fresh(Backend::Sqlite).await).await;
+    let ann = app.user("ann@example.org").await;
+    let lock = WriteLock::on(&app.database.settings().sqlite.path);
+    let writes = {
+        let ann = ann.clone();
+        tokio::spawn(async move {
+            let body = json!({"email": "bob@example.org", "password": PASSWORD});
+            let answers = futures_util::join!(
+                ann.post("/v1/auth/register", body),
+                ann.try_log_in("ann@example.org", PASSWORD),
+                ann.call("/v1/auth/logout"),
+            );
+            [answers.0, answers.1, answers.2]
+        })
+    };
+    let mut reads = 0;
+    while !writes.is_finished() {
+        ann.me().await.expect(200);
+        reads += 1;
+    }
+    for answer in writes.await.expect("no panic") {
+        assert_problem!(&answer, 503, "database_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    assert!(reads > 100, "{reads}");
+    drop(lock);
+    let logout = ann.call("/v1/auth/logout").await;
+    assert_eq!(logout.status, 204, "{logout:?}");
+    app.register("bob@example.org").await;
 }
