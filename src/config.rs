@@ -240,6 +240,14 @@ impl Settings {
                 ));
             }
         }
+        let everybody = |network: &&ipnet::IpNet| network.prefix_len() == 0;
+        if let Some(network) = self.http.trusted_proxies.iter().find(everybody) {
+            return Err(BadSetting::new(
+                "http.trusted_proxies",
+                format!("{network} believes everybody's word about who they are"),
+                "name the networks of your proxies",
+            ));
+        }
         if self.database.backend == Backend::Sqlite
             && self.database.sqlite.synchronous != Synchronous::Full
         {

@@ -292,6 +292,16 @@ fn production_refuses_plain_text_and_weak_choices() {
         .run(&["config", "check"], &with(&PRODUCTION, &proxy))
         .answer();
 
+    for everybody in ["0.0.0.0/0", "10.0.0.0/8, ::/0"] {
+        let sentence = production("DOORWARD__HTTP__TRUSTED_PROXIES", everybody);
+        assert!(
+            sentence.starts_with("http.trusted_proxies: ")
+                && sentence.ends_with(
+                    "everybody's word about who they are; name the networks of your proxies"
+                ),
+            "{sentence}"
+        );
+    }
     assert_eq!(
         production("DOORWARD__DATABASE__SQLITE__SYNCHRONOUS", "normal"),
         "database.sqlite.synchronous: may lose acknowledged changes in a power cut; set it to full in production"

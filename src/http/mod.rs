@@ -1,6 +1,6 @@
 //! The REST API: translates between HTTP and the use cases, and decides nothing else.
 //!
-//! `Auth::routes` mounts it all. What every request passes, from the outside in: [`edge`] (request id,
+//! `Auth::routes` mounts it all. What every request passes, from the outside in: `edge` (request id,
 //! headers, log, problems, panics), the routes, a guard where one is asked for, the handler.
 
 mod admin_api;

@@ -19,6 +19,7 @@ pub struct Opened {
     pub migrations: Arc<dyn Migrations>,
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mongodb"))]
 impl Opened {
     fn new<S: Store + Migrations + Clone>(store: S) -> Self {
         Self {

@@ -1,7 +1,8 @@
 //! SQLite, embedded: the default, with nothing to set up.
 //!
 //! What differs from PostgreSQL stands here: connections, column types, the single writer and the hot
-//! read. The queries themselves are written once in `store/sql` and mounted at the end.
+//! read. The queries themselves are written once in `store/sql` and mounted at the end. Needs tokio's
+//! multi-thread runtime: a query that nobody waits for any more is waited for by its thread.
 
 mod hot;
 mod types;
