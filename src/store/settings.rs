@@ -214,7 +214,7 @@ pub struct PostgresSettings {
     pub max_connections: u32,
     /// How long to wait for a connection. Default 2s.
     pub acquire_timeout: Span,
-    /// How long a statement may take. Default 5s.
+    /// How long a statement may take; all that one request asks may take a second longer. Default 5s.
     pub statement_timeout: Span,
 }
 
