@@ -3,7 +3,7 @@
 //! [`Auth`] is what an application embeds and what the server serves. It holds no global state: two of
 //! them in one process are two nodes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -22,7 +22,7 @@ use crate::{
     recovery::Recovery,
     sessions::{CurrentUser, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
-    store::{Store, StoreResult},
+    store::{Store, StoreError, StoreResult},
     tokens::{KeyRing, Tokens},
 };
 
@@ -132,19 +132,22 @@ impl Auth {
     /// Writes down what is still in memory ("last seen"); done by itself every so often.
     ///
     /// # Errors
-    /// As [`Store::note_seen`]; what could not be written is kept for the next time.
+    /// As [`Store::note_seen`]; while the database is away it is kept for the next time.
     pub async fn flush(&self) -> StoreResult<()> {
         self.0.presence.flush().await
     }
 
-    /// Writes down what is still in memory and lets go of the database.
+    /// Writes down what is still in memory, for no longer than `limit`, and lets go of the database.
     ///
     /// # Errors
     /// As [`Self::flush`]; the database is let go all the same.
-    pub async fn shut_down(&self) -> StoreResult<()> {
-        let flushed = self.flush().await;
+    pub async fn shut_down(&self, limit: Duration) -> StoreResult<()> {
+        let flushed = tokio::time::timeout(limit, self.flush()).await;
         self.0.store.close().await;
-        flushed
+        flushed.unwrap_or_else(|_| {
+            let what = "the database did not take the last writes in time";
+            Err(StoreError::Unavailable(what.into()))
+        })
     }
 }
 
@@ -281,13 +284,13 @@ impl AuthBuilder {
 }
 
 /// Writes "last seen" down every so often, for as long as the service exists.
-async fn flush_presence(auth: std::sync::Weak<Inner>, every: std::time::Duration) {
+async fn flush_presence(auth: std::sync::Weak<Inner>, every: Duration) {
     let mut ticks = tokio::time::interval(every);
     loop {
         ticks.tick().await;
         let Some(auth) = auth.upgrade() else { return };
         if let Err(error) = auth.presence.flush().await {
-            tracing::warn!(%error, "last seen could not be written; it is tried again");
+            tracing::warn!(%error, "last seen could not be written");
         }
     }
 }

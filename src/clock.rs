@@ -12,7 +12,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::setting::shown;
 
 /// A point in time: whole milliseconds since the Unix epoch, UTC.
 ///
@@ -152,12 +155,13 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("`{text}` is not a length of time such as `15m`, `7d` or `1h 30m`");
+        let shown = shown(text);
+        let wrong = || format!("{shown} is not a length of time such as `15m`, `7d` or `1h 30m`");
         let length = humantime::parse_duration(text).map_err(|_| wrong())?;
         let millis = i64::try_from(length.as_millis()).map_err(|_| wrong())?;
         // A century bounds every sum with a timestamp.
         if millis > Span::days(36_525).0 {
-            return Err(format!("`{text}` is longer than a century"));
+            return Err(format!("{shown} is longer than a century"));
         }
         Ok(Self(millis))
     }
@@ -187,12 +191,12 @@ pub trait Clock: Send + Sync + 'static {
 ///
 /// Several nodes judge the same rows, so they must agree on the time; the database is the one clock
 /// they share. [`SystemClock::follow`] is fed by whoever asks it. In between a clock that never jumps
-/// counts on: when somebody sets the operating system's, no session ends for it.
+/// counts on, through a suspended machine as well: when somebody sets the operating system's, no
+/// session ends for it.
 #[derive(Debug)]
 pub struct SystemClock {
-    started: Instant,
-    /// The database's time at `started`; [`NOT_ASKED`] until it is known.
-    at_start: AtomicI64,
+    /// The database's time when the machine was started; [`NOT_ASKED`] until it is known.
+    at_boot: AtomicI64,
 }
 
 const NOT_ASKED: i64 = i64::MIN;
@@ -208,8 +212,7 @@ impl SystemClock {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            started: Instant::now(),
-            at_start: AtomicI64::new(NOT_ASKED),
+            at_boot: AtomicI64::new(NOT_ASKED),
         }
     }
 
@@ -226,9 +229,18 @@ impl SystemClock {
     /// held to be the time at the middle of it.
     pub fn follow(&self, database: Timestamp, took: Duration) {
         let now = database.0 + millis(took) / 2;
-        let at_start = now - millis(self.started.elapsed());
-        self.at_start.store(at_start, Ordering::Relaxed);
+        self.at_boot.store(now - since_boot(), Ordering::Relaxed);
     }
+}
+
+/// Milliseconds that the machine has been up, suspended or not where the system can tell.
+fn since_boot() -> i64 {
+    #[cfg(target_os = "linux")]
+    let clock = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = ClockId::Monotonic;
+    let up = clock_gettime(clock);
+    up.tv_sec * 1000 + up.tv_nsec / 1_000_000
 }
 
 fn millis(time: Duration) -> i64 {
@@ -237,9 +249,9 @@ fn millis(time: Duration) -> i64 {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        match self.at_start.load(Ordering::Relaxed) {
+        match self.at_boot.load(Ordering::Relaxed) {
             NOT_ASKED => self.local(),
-            at_start => Timestamp::from_millis(at_start + millis(self.started.elapsed())),
+            at_boot => Timestamp::from_millis(at_boot + since_boot()),
         }
     }
 }

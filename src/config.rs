@@ -178,10 +178,9 @@ impl Settings {
     fn check_public_url(&self) -> Result<(), BadSetting> {
         let bad = |problem: &str, remedy: &str| {
             // What stands before an `@` may be a password.
-            let shown = if self.public_url.contains('@') {
-                "it"
-            } else {
-                &format!("`{}`", self.public_url)
+            let shown = match self.public_url.as_str() {
+                url if url.contains('@') => "it".to_owned(),
+                url => format!("`{url}`"),
             };
             Err(BadSetting::new(
                 "public_url",

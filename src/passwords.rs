@@ -38,9 +38,11 @@ pub const SHORTEST_FLOOR: usize = 8;
 /// No password may be longer, in code points (ASVS 6.2.9).
 pub const LONGEST: usize = 256;
 
-/// A stored hash that claims more than this, eight times the memory of the costliest row that can be
-/// configured, was not made by anybody who could afford it.
+/// What can be configured, and what a stored hash may claim; more was not made by anybody who could
+/// afford it.
 const LARGEST_LOG_N: u8 = 20;
+/// As [`LARGEST_LOG_N`], of [`cost_of`].
+const LARGEST_COST: u64 = 1 << (LARGEST_LOG_N + 4);
 
 /// `[passwords]`: the rules for passwords and the cost of hashing one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -128,14 +130,16 @@ impl PasswordPolicy {
         let memory = 128_u64
             .checked_shl(u32::from(self.scrypt_log_n))
             .map(|n| n.saturating_mul(u64::from(self.scrypt_r)));
-        if self.scrypt_log_n > 24
+        if self.scrypt_log_n > LARGEST_LOG_N
             || memory.is_none_or(|bytes| bytes > 1 << 30)
-            || self.scrypt_p > 64
+            || self
+                .params()
+                .is_ok_and(|params| cost_of(params) > LARGEST_COST)
         {
             return Err(BadSetting::new(
                 "passwords.scrypt_log_n",
-                "one hash would take more than 1 GiB or 64 lanes",
-                "lower it to 17 or less",
+                "one hash would take more than 1 GiB, or twenty times as long as by default",
+                "lower it to 17, with scrypt_r = 8 and scrypt_p = 1",
             ));
         }
         if !(1..=65_536).contains(&self.queue) {
@@ -332,7 +336,7 @@ impl Passwords {
         };
         let phc = Phc::new(hash.unwrap_or(&self.decoy).expose()).map_err(|_| broken("syntax"))?;
         let params = Params::try_from(&phc).map_err(|_| broken("parameters"))?;
-        if params.log_n() > LARGEST_LOG_N || cost_of(params) > 1 << (LARGEST_LOG_N + 4) {
+        if params.log_n() > LARGEST_LOG_N || cost_of(params) > LARGEST_COST {
             return Err(broken("parameters beyond reason"));
         }
         let (Some(salt), Some(expected)) = (phc.salt, phc.hash) else {

@@ -15,6 +15,9 @@ use crate::{
     store::{Seen, Store, StoreError, StoreResult},
 };
 
+/// Sessions written by one call: few enough for the time that a call has.
+const AT_ONCE: usize = 256;
+
 /// Sessions used since the last flush.
 #[derive(Clone)]
 pub struct Presence {
@@ -56,11 +59,18 @@ impl Presence {
             return Ok(());
         }
         let seen: Vec<Seen> = gathered.into_values().collect();
-        let written = self.store.note_seen(&seen).await;
-        if matches!(written, Err(StoreError::Unavailable(_))) {
-            self.merge(seen);
+        let mut outcome = Ok(());
+        for (n, chunk) in seen.chunks(AT_ONCE).enumerate() {
+            match self.store.note_seen(chunk).await {
+                Ok(()) => {}
+                Err(away @ StoreError::Unavailable(_)) => {
+                    self.merge(seen[n * AT_ONCE..].iter().copied());
+                    return Err(away);
+                }
+                Err(refused) => outcome = Err(refused),
+            }
         }
-        written
+        outcome
     }
 
     fn merge(&self, more: impl IntoIterator<Item = Seen>) {

@@ -265,10 +265,8 @@ async fn either(one: &mut Signal, other: &mut Signal) {
 
 /// Writes down what is still in memory and lets go of the database.
 pub(crate) async fn shut_down(auth: &Auth) {
-    match tokio::time::timeout(LAST_WRITES, auth.shut_down()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "last seen could not be written"),
-        Err(_) => tracing::warn!("the database did not take the last writes in time"),
+    if let Err(error) = auth.shut_down(LAST_WRITES).await {
+        tracing::warn!(%error, "last seen could not be written");
     }
 }
 

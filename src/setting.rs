@@ -22,3 +22,13 @@ impl BadSetting {
         }
     }
 }
+
+/// A value in a sentence about it. One that could be a URL is not repeated: somebody may have put a
+/// database's, with its password, into the wrong place.
+pub(crate) fn shown(value: &str) -> String {
+    if value.contains("://") || value.contains('@') {
+        "its value".to_owned()
+    } else {
+        format!("`{value}`")
+    }
+}

@@ -69,11 +69,12 @@ const COMPOSERS: [&str; 5] = [
 const SPLIT: [&str; 2] = ["store", "mail"];
 
 /// Names that bring in the time, chance or other programs, and the one file that may use them.
-const BANS: [(&[&str], &str); 12] = [
+const BANS: [(&[&str], &str); 13] = [
     (&["Utc", "now"], "src/clock.rs"),
     (&["Local", "now"], "src/clock.rs"),
     (&["SystemTime", "now"], "src/clock.rs"),
     (&["Instant", "now"], "src/clock.rs"),
+    (&["clock_gettime"], "src/clock.rs"),
     (&["rand"], "src/entropy.rs"),
     (&["fastrand"], "src/entropy.rs"),
     (&["getrandom"], "src/entropy.rs"),

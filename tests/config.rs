@@ -158,6 +158,19 @@ fn a_value_that_means_nothing_names_what_there_is() {
         "{network}"
     );
     // A URL in the wrong place is not repeated: it may have a password in it.
+    for name in [
+        "DOORWARD__DATABASE__BACKEND",
+        "DOORWARD__DATABASE__POSTGRES__ACQUIRE_TIMEOUT",
+        "DOORWARD__HTTP__LISTEN",
+        "DOORWARD__HTTP__TRUSTED_PROXIES",
+        "DOORWARD__LOG__LEVEL",
+        "DOORWARD__PUBLIC_URL",
+        "DOORWARD__SESSIONS__ACCESS_TTL",
+        "DOORWARD__TOKENS__KEY",
+    ] {
+        let sentence = refused(&[(name, "postgres://ann:hunter2@db/doorward")]);
+        assert!(!sentence.contains("hunter2"), "{sentence}");
+    }
     for name in ["DOORWARD__DATABASE__BACKEND", "DOORWARD__ENVIRONMENT"] {
         let sentence = refused(&[(name, "postgres://ann:hunter2@db/doorward")]);
         assert!(

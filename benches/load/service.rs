@@ -1,6 +1,6 @@
 //! One backend's Doorward: users and sessions made through the store, tokens for them, and a server.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use doorward::{
     Auth,
@@ -75,7 +75,7 @@ impl Running {
     /// Stops serving and lets go of the database.
     pub(crate) async fn stop(self) {
         self.server.abort();
-        if let Err(error) = self.auth.shut_down().await {
+        if let Err(error) = self.auth.shut_down(Duration::from_secs(5)).await {
             eprintln!("warning: the last writes failed: {error}");
         }
     }

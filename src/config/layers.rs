@@ -18,7 +18,7 @@ use super::{
     layer::{DEFAULTS, Layer},
     shape::{Shape, about},
 };
-use crate::setting::BadSetting;
+use crate::setting::{BadSetting, shown};
 
 const DEVELOPMENT: &str = include_str!("../../config/development.toml");
 const PRODUCTION: &str = include_str!("../../config/production.toml");
@@ -123,14 +123,9 @@ fn chosen_environment<'a>(
     });
     let (source, name) = chosen.unwrap_or_default();
     Environment::parse(&name).ok_or_else(|| {
-        let shown = if name.contains("://") {
-            "its value"
-        } else {
-            &format!("`{name}`")
-        };
         BadSetting::new(
             "environment",
-            format!("{shown} is unknown ({source})"),
+            format!("{} is unknown ({source})", shown(&name)),
             "set it to development, test or production",
         )
     })
@@ -172,12 +167,9 @@ fn key_and_problem(error: &ConfigError) -> (String, String) {
         } => {
             let text = error.to_string();
             let variant = text.split_once(" does not have variant constructor ");
-            let problem = match variant {
-                // A URL that was put into the wrong place may have a password in it.
-                Some((_, name)) if name.contains("://") => "its value is unknown".to_owned(),
-                Some((_, name)) => format!("`{name}` is unknown"),
-                None => text,
-            };
+            let problem = variant.map_or(text.clone(), |(_, name)| {
+                format!("{} is unknown", shown(name))
+            });
             (key.clone(), problem)
         }
         ConfigError::Type {

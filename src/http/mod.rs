@@ -32,7 +32,10 @@ use self::{
     system_api::{SystemApi, VersionApi},
 };
 pub use self::{docs::openapi_document, problem::Problem};
-use crate::{auth::Auth, setting::BadSetting};
+use crate::{
+    auth::Auth,
+    setting::{BadSetting, shown},
+};
 
 /// `[http]`: where to listen and whom to believe.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,7 +76,7 @@ impl HttpSettings {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
             _ => Err(BadSetting::new(
                 key,
-                format!("`{text}` is not an address and a port"),
+                format!("{} is not an address and a port", shown(text)),
                 "write e.g. 127.0.0.1:8080",
             )),
         };

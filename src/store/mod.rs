@@ -218,7 +218,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Changes fields of a user. A new session limit closes the oldest surplus sessions
     /// (`limit_lowered`) in the same step, measured with `limit` as the policy that it overrides;
-    /// sessions that have expired or are idle do not count and stay as they are.
+    /// sessions that have expired or are idle do not count and are closed as such.
     ///
     /// Concurrent calls are applied one after the other; uniqueness as in [`Self::create_user`].
     async fn update_user(

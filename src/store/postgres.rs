@@ -134,8 +134,10 @@ struct Connector {
 
 impl Connector {
     async fn connect(&self) -> ConnectionResult<Conn> {
-        // The driver's own timeout ends with the TCP handshake.
-        let connected = tokio::time::timeout(self.acquire_timeout, self.set_up()).await;
+        // The driver's own timeout is for each host, and ends with the TCP handshake.
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
+        let limit = self.acquire_timeout.saturating_mul(hosts.saturating_add(1));
+        let connected = tokio::time::timeout(limit, self.set_up()).await;
         connected.unwrap_or_else(|_| {
             let what = "the database did not answer in time";
             Err(ConnectionError::BadConnection(what.to_owned()))

@@ -4,7 +4,11 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Span, secret::SecretString, setting::BadSetting};
+use crate::{
+    clock::Span,
+    secret::SecretString,
+    setting::{BadSetting, shown},
+};
 
 /// Which database Doorward keeps its users and sessions in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,7 +158,10 @@ fn check_database_name(name: &str) -> Result<(), BadSetting> {
     if name.is_empty() || name.len() > 63 || odd || reserved {
         return Err(BadSetting::new(
             "database.mongodb.database",
-            format!("`{name}` cannot be the name of a database of Doorward's"),
+            format!(
+                "{} cannot be the name of a database of Doorward's",
+                shown(name)
+            ),
             "use up to 63 letters, digits, _ and -, e.g. doorward",
         ));
     }

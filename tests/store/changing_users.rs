@@ -327,36 +327,42 @@ async fn a_lower_limit_closes_the_oldest_surplus_in_the_same_step(database: Data
 async fn a_lower_limit_counts_only_live_sessions(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
+    let lower = async |now| {
+        let outcome = store
+            .update_user(ann, &to_limit(own_max(1)), limit(100), IDLE, now)
+            .await;
+        assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
+    };
+    let seen = async |session_id, at| {
+        let seen = Seen {
+            user_id: ann,
+            session_id,
+            at,
+        };
+        store.note_seen(&[seen]).await.expect("noted");
+    };
     let used = open_one(&*store, ann, NOW).await;
     let idle = open_one(&*store, ann, at(1)).await;
     let later = at(1).plus(IDLE.idle_ttl).plus(IDLE.flush).plus(IDLE.flush);
-    let seen = Seen {
-        user_id: ann,
-        session_id: used,
-        at: later,
-    };
-    store.note_seen(&[seen]).await.expect("noted");
-    let outcome = store
-        .update_user(ann, &to_limit(own_max(1)), limit(100), IDLE, later)
-        .await;
-    assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
-    for session in [used, idle] {
-        assert_eq!(state(&*store, ann, session).await, SessionState::Open);
-    }
-    // A month later both have expired.
+    seen(used, later).await;
+    lower(later).await;
+    assert_eq!(state(&*store, ann, used).await, SessionState::Open);
+    let gone = closed(CloseReason::Idle, later);
+    assert_eq!(state(&*store, ann, idle).await, gone);
+    // A flush that comes late revives nobody.
+    seen(idle, later).await;
+    assert_eq!(state(&*store, ann, idle).await, gone);
+
+    changed(&*store, ann, to_limit(own_max(2))).await;
     let last = open_one(&*store, ann, later).await;
     let expired = NOW.plus(Span::days(31));
-    let seen = Seen {
-        session_id: last,
-        at: expired,
-        ..seen
-    };
-    store.note_seen(&[seen]).await.expect("noted");
-    let outcome = store
-        .update_user(ann, &to_limit(own_max(1)), limit(100), IDLE, expired)
-        .await;
-    assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
+    seen(last, expired).await;
+    lower(expired).await;
     assert_eq!(state(&*store, ann, last).await, SessionState::Open);
+    assert_eq!(
+        state(&*store, ann, used).await,
+        closed(CloseReason::Expired, expired)
+    );
 }
 
 async fn a_limit_taken_back_is_measured_with_the_policy(database: Database) {

@@ -18,6 +18,7 @@ for_each_store! {
     a_session_ends_when_it_is_not_used,
     a_used_session_still_ends_at_its_absolute_lifetime,
     last_seen_is_written_down_and_counts_on_every_node,
+    many_sessions_are_written_down_a_part_at_a_time,
     reauthentication_renews_the_proof_and_opens_nothing,
 }
 
@@ -263,4 +264,30 @@ async fn reauthentication_renews_the_proof_and_opens_nothing(database: Database)
         .await
         .expect(204);
     assert_ne!(authenticated_at().await, before);
+}
+
+/// Each call writes what it has time for, so that a busy node gets through.
+async fn many_sessions_are_written_down_a_part_at_a_time(database: Database) {
+    let mut setup = Setup::default();
+    setup.sessions.max_per_user = 0;
+    let app = App::with(database, setup).await;
+    app.register("ann@example.org").await;
+    let mut users = Vec::new();
+    for _ in 0..300 {
+        users.push(app.anonymous().log_in("ann@example.org", PASSWORD).await);
+    }
+    app.clock.advance(Span::minutes(1));
+    for user in &users {
+        user.me().await.expect(200);
+    }
+    let node = &app.nodes[0];
+    let before = node.store.calls_of("note_seen");
+    node.auth.flush().await.expect("written");
+    assert_eq!(node.store.calls_of("note_seen") - before, 2);
+    let listed = users[0].get("/v1/auth/sessions").await.expect(200);
+    let sessions = listed["items"].as_array().expect("items");
+    assert_eq!(sessions.len(), 300);
+    for session in sessions {
+        assert_ne!(session["last_seen_at"], session["created_at"]);
+    }
 }

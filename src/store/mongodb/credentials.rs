@@ -63,7 +63,7 @@ async fn set_password(
         "password_hash": { "$literal": hash.expose() },
         "credential_version": { "$add": ["$credential_version", 1] },
         "updated_at": { "$max": ["$updated_at", time_bson(now)] },
-        "sessions": with_closed(is_open_but(keep), CloseReason::PasswordChanged, now),
+        "sessions": with_closed(is_open_but(keep), CloseReason::PasswordChanged.as_str(), now),
     } }];
     if let Some(keep) = keep {
         stages.push(reauthenticated(keep, now));

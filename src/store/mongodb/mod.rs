@@ -50,6 +50,10 @@ use crate::{
     },
 };
 
+/// How long the driver may work on something that nobody waits for any more, if an operation may not
+/// take longer anyway. An election takes ten seconds to begin.
+const LONGEST_WORK: Duration = Duration::from_secs(10);
+
 /// A store in MongoDB; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct MongoStore {
@@ -85,21 +89,24 @@ impl MongoStore {
 
     /// Lets the driver work in a task of its own, and waits no longer than an operation may take.
     ///
-    /// Work is never broken off, for two reasons: a caller who goes away leaves nothing half done, and
-    /// the driver's pool keeps the places of those who left its queue but serves hardly more than one
-    /// place for each newcomer. After an outage under load it would serve nobody who still waits. How
-    /// many are at work is bounded here instead, so that its queue stays short.
+    /// Work goes on when nobody waits for it any more: a caller who goes away leaves nothing half done,
+    /// and the driver's pool keeps the places of those who left its queue but serves hardly more than
+    /// one place for each newcomer, so that after an outage under load it would serve nobody who still
+    /// waits. How many are at work is bounded here instead, which keeps its queue short. What hangs is
+    /// broken off at [`LONGEST_WORK`], before a new primary can have been elected on which the driver
+    /// would repeat it behind everybody's back.
     async fn at_work<T: Send + 'static>(
         &self,
         work: impl Future<Output = StoreResult<T>> + Send + 'static,
     ) -> StoreResult<T> {
         let turns = Arc::clone(&self.turns);
+        let longest = self.operation_timeout.max(LONGEST_WORK);
         let answered = timeout(self.operation_timeout, async move {
             let turn = turns.acquire_owned().await;
             tokio::spawn(async move {
-                let answer = work.await;
+                let answer = timeout(longest, work).await;
                 drop(turn);
-                answer
+                answer.unwrap_or_else(|_| Err(too_slow(longest)))
             })
             .await
         });

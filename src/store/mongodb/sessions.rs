@@ -18,7 +18,7 @@ use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, Session},
+        session::{CloseReason, IdleRule, Session},
         user::{MOST_SESSIONS, OnLimit},
     },
     store::{CloseSession, OpenSession, OpenSessionRequest, Seen, StoreError, StoreResult},
@@ -50,13 +50,30 @@ fn closed(sessions: impl Into<Bson>, reason: impl Into<Bson>, now: Timestamp) ->
     } }
 }
 
-/// All sessions of a pipeline's document, those for which `condition` on `$$s` holds being closed.
+/// Whether the time of `$$s` is over, and for which reason it is closed then.
+fn overdue(idle: IdleRule, now: Timestamp) -> (Document, Document) {
+    let has_expired = doc! { "$lte": ["$$s.expires_at", time_bson(now)] };
+    let is_idle = doc! { "$lt": ["$$s.last_seen_at", time_bson(idle.seen_before(now))] };
+    let reason = doc! { "$cond": [
+        &has_expired, CloseReason::Expired.as_str(), CloseReason::Idle.as_str(),
+    ] };
+    (doc! { "$or": [has_expired, is_idle] }, reason)
+}
+
+/// All sessions of a pipeline's document, the open ones whose time is over being closed.
+pub(super) fn with_overdue_closed(idle: IdleRule, now: Timestamp) -> Document {
+    let (is_overdue, reason) = overdue(idle, now);
+    with_closed(doc! { "$and": [is_open("$$s"), is_overdue] }, reason, now)
+}
+
+/// All sessions of a pipeline's document, those for which `condition` on `$$s` holds being closed for
+/// `reason` (an expression).
 pub(super) fn with_closed(
     condition: impl Into<Bson>,
-    reason: CloseReason,
+    reason: impl Into<Bson>,
     now: Timestamp,
 ) -> Document {
-    let end = doc! { "closed_at": time_bson(now), "close_reason": reason.as_str() };
+    let end = doc! { "closed_at": time_bson(now), "close_reason": reason.into() };
     doc! { "$map": {
         "input": "$sessions",
         "as": "s",
@@ -78,14 +95,8 @@ pub(super) fn is_open_but(keep: Option<SessionId>) -> Document {
 ///
 /// Values from outside stand in `$literal`, or a `$` in a device name would be read as a path.
 fn opening(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> Vec<Document> {
-    let seen_before = time_bson(request.idle.seen_before(now));
-    let has_expired = doc! { "$lte": ["$$s.expires_at", time_bson(now)] };
-    let is_idle = doc! { "$lt": ["$$s.last_seen_at", seen_before] };
-    let is_overdue = doc! { "$or": [&has_expired, &is_idle] };
+    let (is_overdue, overdue_reason) = overdue(request.idle, now);
     let overdue = sessions_where(doc! { "$and": [is_open("$$s"), &is_overdue] });
-    let overdue_reason = doc! { "$cond": [
-        has_expired, CloseReason::Expired.as_str(), CloseReason::Idle.as_str(),
-    ] };
     let facts = doc! {
         "may": { "$and": [
             { "$eq": [{ "$ifNull": ["$deactivated_at", null] }, null] },
@@ -273,7 +284,7 @@ impl MongoStore {
         now: Timestamp,
     ) -> StoreResult<Option<u64>> {
         let (users, limit) = (self.collection(USERS), self.operation_timeout);
-        let sessions = with_closed(is_open_but(keep), reason, now);
+        let sessions = with_closed(is_open_but(keep), reason.as_str(), now);
         let closing = vec![doc! { "$set": { "sessions": sessions } }];
         let update = async move {
             users

@@ -143,7 +143,7 @@ impl MongoStore {
         let update = vec![doc! { "$set": {
             "deactivated_at": { "$ifNull": ["$deactivated_at", time_bson(now)] },
             "updated_at": touched(now),
-            "sessions": with_closed(is_open_but(None), reason, now),
+            "sessions": with_closed(is_open_but(None), reason.as_str(), now),
         } }];
         self.change_guarded(id, credential_version, update).await
     }

@@ -19,7 +19,7 @@ use super::{
     failure::is_duplicate,
     reads::user_fields,
     rows::{Row, read_user, text},
-    sessions::{is_open, sessions_where, with_closed},
+    sessions::{is_open, sessions_where, with_closed, with_overdue_closed},
     transaction::{Step, Stopped, Transaction, transact},
 };
 use crate::{
@@ -265,19 +265,15 @@ fn patching(
             on_limit: None,
         };
         let most = i64::from(limit.with(own).max);
-        let is_live = doc! { "$and": [
-            is_open("$$s"),
-            { "$gt": ["$$s.expires_at", time_bson(now)] },
-            { "$gte": ["$$s.last_seen_at", time_bson(idle.seen_before(now))] },
-        ] };
         let surplus = doc! { "$max": [0, { "$subtract": [{ "$size": "$$live" }, most] }] };
         let closing = doc! { "$in": ["$$s.id", "$closing"] };
         stages.extend([
+            doc! { "$set": { "sessions": with_overdue_closed(idle, now) } },
             doc! { "$set": {
                 "max_sessions": max.map(i64::from),
                 // The array is in the order of opening: its first sessions are the oldest.
                 "closing": { "$let": {
-                    "vars": { "live": sessions_where(is_live) },
+                    "vars": { "live": sessions_where(is_open("$$s")) },
                     "in": { "$map": {
                         "input": { "$slice": ["$$live", surplus] },
                         "as": "s",
@@ -286,7 +282,7 @@ fn patching(
                 } },
             } },
             doc! { "$set": {
-                "sessions": with_closed(closing, CloseReason::LimitLowered, now),
+                "sessions": with_closed(closing, CloseReason::LimitLowered.as_str(), now),
             } },
             doc! { "$unset": "closing" },
         ]);

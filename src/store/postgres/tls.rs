@@ -1,7 +1,6 @@
 //! Whose certificates a PostgreSQL server may show (ASVS 12.3.1, 12.3.2).
 
-use std::borrow::Cow;
-
+use percent_encoding::percent_decode_str;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -19,7 +18,9 @@ pub(super) fn taken_from(url: &str) -> StoreResult<(String, MakeRustlsConnect)> 
     let mut rest = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
-            Some(("sslrootcert", path)) => authorities = Some(decoded(path)),
+            Some(("sslrootcert", path)) => {
+                authorities = Some(percent_decode_str(path).decode_utf8_lossy());
+            }
             Some(("sslmode", "verify-ca" | "verify-full")) => rest.push("sslmode=require"),
             _ => rest.push(pair),
         }
@@ -33,11 +34,6 @@ pub(super) fn taken_from(url: &str) -> StoreResult<(String, MakeRustlsConnect)> 
         ),
     };
     Ok((format!("{address}?{}", rest.join("&")), tls))
-}
-
-fn decoded(text: &str) -> Cow<'_, str> {
-    let mut pairs = form_urlencoded::parse(text.as_bytes());
-    pairs.next().map(|(text, _)| text).unwrap_or_default()
 }
 
 fn read(path: &str) -> StoreResult<RootCertStore> {

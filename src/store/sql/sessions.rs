@@ -82,7 +82,7 @@ pub(super) async fn open_rows(tx: &mut Conn, user: UserId) -> Result<Vec<Session
 }
 
 /// Closes what has expired or become idle; answers what is still open.
-async fn close_overdue(
+pub(super) async fn close_overdue(
     tx: &mut Conn,
     open: Vec<SessionRow>,
     idle: IdleRule,

@@ -9,7 +9,7 @@ use super::{
     lock_user,
     rows::{CredentialsRow, NewSecretRow, NewUserRow, UserRow, limit_column, status_text},
     schema::{one_time_secrets, users},
-    sessions::{close_surplus, open_rows},
+    sessions::{close_overdue, close_surplus, open_rows},
     types::{DbId, DbJson, DbTime},
 };
 use crate::{
@@ -158,8 +158,8 @@ pub(super) async fn update(
                 max,
                 on_limit: None,
             };
-            let mut live = open_rows(tx, id).await?;
-            live.retain(|row| row.overdue(idle, now).is_none());
+            let open = open_rows(tx, id).await?;
+            let live = close_overdue(tx, open, idle, now).await?;
             let max = limit.with(own).max;
             close_surplus(tx, live, max, CloseReason::LimitLowered, now).await?;
         }
