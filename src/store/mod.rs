@@ -349,7 +349,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Notes when sessions were last used: open ones only, never backwards.
     ///
-    /// Implementations write in order of session id, so that two nodes' flushes never deadlock.
+    /// Two nodes' flushes, or a flush and a login, never wait for each other in a circle.
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()>;
 }
 

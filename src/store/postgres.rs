@@ -7,10 +7,13 @@ mod hot;
 mod tls;
 mod types;
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{collections::HashSet, str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use diesel::prelude::*;
+use diesel::{
+    prelude::*,
+    sql_types::{self, Array},
+};
 use diesel_async::{
     AnsiTransactionManager, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl,
     SimpleAsyncConnection, TransactionManager,
@@ -26,7 +29,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use self::contract::SqlStore as PostgresStore;
 use self::{
-    faults::{from_diesel, from_pool},
+    faults::{Fault, from_diesel, from_pool},
     hot::Hot,
     rows::CredentialsRow,
     types::{DbId, DbTime},
@@ -255,10 +258,45 @@ async fn lock_last_admin(tx: &mut Conn) -> QueryResult<()> {
     row.for_update().first::<String>(tx).await.map(drop)
 }
 
-/// Each session in a statement of its own: holding one row at a time, a flush can wait for others but
-/// never in a circle with them.
+/// One commit for all sessions whose rows nobody holds: what waits for nobody is in no circle of
+/// waiting. The others follow, each in a statement of its own, which holds nothing while it waits.
 async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> StoreResult<()> {
-    Ok(sessions::note_seen(conn, seen).await?)
+    let ids: Vec<DbId> = seen
+        .iter()
+        .map(|one| DbId(one.session_id.as_uuid()))
+        .collect();
+    let noted: Result<Vec<DbId>, Fault> = write_tx!(conn, async |tx| {
+        let free = schema::sessions::table
+            .filter(schema::sessions::id.eq_any(&ids))
+            .select(schema::sessions::id)
+            .for_update()
+            .skip_locked();
+        let free: Vec<DbId> = free.load(tx).await?;
+        let users: Vec<DbId> = seen.iter().map(|one| DbId(one.user_id.as_uuid())).collect();
+        let times: Vec<DbTime> = seen.iter().map(|one| DbTime(one.at)).collect();
+        let update = diesel::sql_query(
+            "UPDATE sessions SET last_seen_at = seen.at \
+             FROM (SELECT id, user_id, max(at) AS at FROM unnest($1, $2, $3) AS one (id, user_id, at) \
+                   GROUP BY id, user_id) AS seen \
+             WHERE sessions.id = ANY($4) AND sessions.id = seen.id \
+             AND sessions.user_id = seen.user_id AND sessions.closed_at IS NULL \
+             AND sessions.last_seen_at < seen.at",
+        );
+        let update = update
+            .bind::<Array<sql_types::Uuid>, _>(&ids)
+            .bind::<Array<sql_types::Uuid>, _>(users)
+            .bind::<Array<sql_types::Timestamptz>, _>(times)
+            .bind::<Array<sql_types::Uuid>, _>(&free);
+        update.execute(tx).await?;
+        Ok(free)
+    });
+    let noted: HashSet<DbId> = noted?.into_iter().collect();
+    let held: Vec<Seen> = seen
+        .iter()
+        .copied()
+        .filter(|one| !noted.contains(&DbId(one.session_id.as_uuid())))
+        .collect();
+    Ok(sessions::note_seen(conn, &held).await?)
 }
 
 #[async_trait]

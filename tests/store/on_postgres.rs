@@ -1,12 +1,13 @@
 //! What only PostgreSQL can do wrong.
 
-use doorward::store::{StoreError, open::open};
+use doorward::store::{Seen, StoreError, open::open};
 use serde_json::json;
 
-use super::sample::{NOW, add_user, attributes, open_one, user};
+use super::sample::{NOW, add_user, at, attributes, open_one, user, view};
 use crate::harness::{
     backend::{Backend, Database},
     servers::{Certificate, PrivateServer},
+    until,
 };
 
 /// `jsonb` takes numbers and depths that no JSON parser of ours does.
@@ -51,6 +52,49 @@ async fn a_commit_is_never_acknowledged_before_it_is_written() {
     let ann = add_user(&*store, "ann@example.org").await;
     let says = user(&*store, ann).await.attributes;
     assert_eq!(says, attributes(json!({"commit": "on"})));
+}
+
+/// A flush takes what is free at once and waits for the rest, holding nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_waits_only_for_the_session_that_is_held() {
+    let database = Database::fresh(Backend::Postgres).await;
+    let store = database.open().await;
+    let mut seen = Vec::new();
+    for name in ["ann", "bob", "cas"] {
+        let user_id = add_user(&*store, &format!("{name}@example.org")).await;
+        seen.push(Seen {
+            user_id,
+            session_id: open_one(&*store, user_id, NOW).await,
+            at: at(5),
+        });
+    }
+    let last_seen = async |one: &Seen| {
+        let found = view(&*store, one.user_id, one.session_id).await;
+        found.expect("a session").last_seen_at
+    };
+    let url = database.settings().postgres.url.expose();
+    let (holder, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .expect("connected");
+    tokio::spawn(connection);
+    let by_hand = format!(
+        "BEGIN; SELECT 1 FROM sessions WHERE id = '{}' FOR UPDATE",
+        seen[1].session_id
+    );
+    holder.batch_execute(&by_hand).await.expect("held");
+    let flush = tokio::spawn({
+        let (store, seen) = (std::sync::Arc::clone(&store), seen.clone());
+        async move { store.note_seen(&seen).await }
+    });
+    until("the free ones are noted", async || {
+        last_seen(&seen[0]).await == at(5) && last_seen(&seen[2]).await == at(5)
+    })
+    .await;
+    assert_eq!(last_seen(&seen[1]).await, NOW);
+    assert!(!flush.is_finished());
+    holder.batch_execute("COMMIT").await.expect("let go");
+    flush.await.expect("no panic").expect("noted");
+    assert_eq!(last_seen(&seen[1]).await, at(5));
 }
 
 /// A certificate for these names by an authority that nobody knows.

@@ -18,7 +18,7 @@ use crate::{
 /// Microseconds from 1970 to 2000, where PostgreSQL's time begins.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, AsExpression, FromSqlRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql_types::Uuid)]
 pub(super) struct DbId(pub(super) Uuid);
 
