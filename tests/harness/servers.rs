@@ -94,8 +94,14 @@ impl PrivateServer {
 
     /// Stops the server's processes where they are: the kernel still takes what clients send, and
     /// nobody answers.
-    pub fn freeze(&self) {
-        self.signal_all(Signal::STOP);
+    pub async fn freeze(&self) {
+        // A signal takes effect when its process is scheduled next, and one that is just being started
+        // is not there yet to be told.
+        super::until("every process has stopped", async || {
+            self.signal_all(Signal::STOP);
+            self.processes().into_iter().all(is_stopped)
+        })
+        .await;
     }
 
     /// Lets a frozen server go on.
@@ -104,12 +110,18 @@ impl PrivateServer {
     }
 
     fn signal_all(&self, signal: Signal) {
-        let server = Pid::from_child(self.running.as_ref().expect("the server runs"));
-        kill_process(server, signal).expect("it runs");
-        for child in children_of(server) {
+        for process in self.processes() {
             // It may have ended by itself.
-            let _ = kill_process(child, signal);
+            let _ = kill_process(process, signal);
         }
+    }
+
+    /// The server and what it started: PostgreSQL has a process for each client.
+    fn processes(&self) -> Vec<Pid> {
+        let server = Pid::from_child(self.running.as_ref().expect("the server runs"));
+        let mut all = vec![server];
+        all.extend(children_of(server));
+        all
     }
 
     /// Starts the server on the data it left, and waits until it can write.
@@ -223,7 +235,18 @@ impl Drop for PrivateServer {
     }
 }
 
-/// The processes that this one started: PostgreSQL has one for each client.
+/// Whether no thread of a process runs any more.
+fn is_stopped(process: Pid) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero()));
+    let stopped = |path: PathBuf| {
+        let status = fs::read_to_string(path.join("status"));
+        // What has ended is a zombie for as long as its parent is stopped.
+        status.is_ok_and(|text| text.contains("State:\tT") || text.contains("State:\tZ"))
+    };
+    tasks.is_ok_and(|mut all| all.all(|task| task.is_ok_and(|task| stopped(task.path()))))
+}
+
+/// The processes that this one started.
 fn children_of(parent: Pid) -> Vec<Pid> {
     let wanted = format!("PPid:\t{}", parent.as_raw_nonzero());
     let processes = fs::read_dir("/proc").expect("/proc").flatten();

@@ -8,7 +8,7 @@ use doorward::{
 };
 
 use super::sample::{Login, NOW, add_user, by_email, open_one, user, view};
-use crate::harness::servers::PrivateServer;
+use crate::harness::{servers::PrivateServer, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_away_is_unavailable_and_comes_back() {
@@ -67,11 +67,9 @@ async fn away_is_unavailable_and_comes_back(backend: Backend) {
     );
 
     server.start_again().await;
-    let back = async {
-        while store.live_sessions(&[(ann, session)]).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
+    let back = until("it answers", async || {
+        store.live_sessions(&[(ann, session)]).await.is_ok()
+    });
     tokio::time::timeout(Duration::from_secs(5), back)
         .await
         .expect("service within five seconds");

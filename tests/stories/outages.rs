@@ -149,7 +149,7 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         .collect();
     match away {
         Away::Killed => server.kill(),
-        Away::Frozen => server.freeze(),
+        Away::Frozen => server.freeze().await,
     }
     seen.away.store(true, Ordering::SeqCst);
     until("enough answers came", async || {
@@ -170,11 +170,7 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         Away::Killed => server.start_again().await,
         Away::Frozen => server.thaw(),
     }
-    let back = async {
-        while ann.me().await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
+    let back = until("it answers", async || ann.me().await.status == 200);
     tokio::time::timeout(BACK_WITHIN, back)
         .await
         .expect("service within five seconds");
