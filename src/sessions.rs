@@ -374,13 +374,10 @@ impl Sessions {
     /// # Errors
     /// [`AuthError::Store`].
     pub async fn list(&self, user: UserId) -> AuthResult<Vec<Session>> {
-        let now = self.clock.now();
-        let seen_before = self.policy.idle().seen_before(now);
-        let open = self.store.open_sessions_of(user).await?;
-        Ok(open
-            .into_iter()
-            .filter(|s| s.expires_at > now && s.last_seen_at >= seen_before)
-            .collect())
+        let (now, idle) = (self.clock.now(), self.policy.idle());
+        let mut live = self.store.open_sessions_of(user).await?;
+        live.retain(|s| idle.overdue(s.expires_at, s.last_seen_at, now).is_none());
+        Ok(live)
     }
 
     /// Ends one of the caller's own sessions; ending one twice is no error.

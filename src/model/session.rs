@@ -184,6 +184,23 @@ impl IdleRule {
     pub fn seen_before(self, now: Timestamp) -> Timestamp {
         now.minus(self.idle_ttl.plus(self.flush))
     }
+
+    /// Why the time of an open session is over at `now`, if it is.
+    #[must_use]
+    pub fn overdue(
+        self,
+        expires_at: Timestamp,
+        last_seen_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<CloseReason> {
+        if expires_at <= now {
+            Some(CloseReason::Expired)
+        } else if last_seen_at < self.seen_before(now) {
+            Some(CloseReason::Idle)
+        } else {
+            None
+        }
+    }
 }
 
 /// What a session is worth at some moment.
@@ -208,11 +225,9 @@ impl SessionView {
             SessionState::Open if !self.user.is_active() => {
                 Verdict::Ended(CloseReason::AccountDeactivated)
             }
-            SessionState::Open if self.expires_at <= now => Verdict::Overdue(CloseReason::Expired),
-            SessionState::Open if self.last_seen_at < idle.seen_before(now) => {
-                Verdict::Overdue(CloseReason::Idle)
-            }
-            SessionState::Open => Verdict::Live,
+            SessionState::Open => idle
+                .overdue(self.expires_at, self.last_seen_at, now)
+                .map_or(Verdict::Live, Verdict::Overdue),
         }
     }
 }

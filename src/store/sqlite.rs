@@ -63,7 +63,10 @@ macro_rules! in_time {
 macro_rules! has_role {
     ($role:expr) => {
         users::roles
-            .like(crate::store::sqlite::types::DbRoles::pattern($role))
+            .like(crate::store::sqlite::users::containing(&format!(
+                "\"{}\"",
+                $role
+            )))
             .escape('\\')
     };
 }

@@ -313,11 +313,9 @@ impl MongoStore {
         Ok(self.bounded(update).await?.matched_count > 0)
     }
 
-    /// One statement per session in order of their ids, many in one command. A statement that fails
-    /// does not keep the others from being applied.
+    /// One statement per session, many in one command. A statement that fails does not keep the others
+    /// from being applied, and none holds anything while another waits.
     pub(super) async fn flush_seen(&self, seen: &[Seen]) -> StoreResult<()> {
-        let mut seen = seen.to_vec();
-        seen.sort_unstable_by_key(|one| one.session_id);
         for chunk in seen.chunks(MOST_STATEMENTS) {
             let updates: Vec<Document> = chunk
                 .iter()

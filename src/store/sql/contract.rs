@@ -265,8 +265,7 @@ impl Store for SqlStore {
     }
 
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {
-        let (store, mut seen) = (self.clone(), seen.to_vec());
-        seen.sort_unstable_by_key(|one| one.session_id);
+        let (store, seen) = (self.clone(), seen.to_vec());
         to_the_end(async move { on!(store, writers, |conn| note_seen(conn, &seen)) }).await
     }
 }

@@ -13,8 +13,7 @@ use crate::{
     email::EmailAddress,
     model::{
         session::{
-            AuthMethod, CloseReason, Device, IdleRule, NewSession, Session, SessionState,
-            SessionView,
+            AuthMethod, CloseReason, Device, NewSession, Session, SessionState, SessionView,
         },
         token::NewOneTimeSecret,
         user::{
@@ -231,17 +230,6 @@ pub(super) struct SessionRow {
 }
 
 impl SessionRow {
-    /// Why an open session's time is over, if it is.
-    pub(super) fn overdue(&self, idle: IdleRule, now: Timestamp) -> Option<CloseReason> {
-        if self.core.expires_at.0 <= now {
-            Some(CloseReason::Expired)
-        } else if self.core.last_seen_at.0 < idle.seen_before(now) {
-            Some(CloseReason::Idle)
-        } else {
-            None
-        }
-    }
-
     pub(super) fn parse(self) -> StoreResult<Session> {
         let methods: Option<Vec<_>> = self
             .auth_methods

@@ -90,7 +90,8 @@ pub(super) async fn close_overdue(
 ) -> Result<Vec<SessionRow>, Fault> {
     let mut live = Vec::with_capacity(open.len());
     for row in open {
-        match row.overdue(idle, now) {
+        let core = &row.core;
+        match idle.overdue(core.expires_at.0, core.last_seen_at.0, now) {
             Some(reason) => drop(close_rows(tx, &[row], reason, now).await?),
             None => live.push(row),
         }
@@ -260,7 +261,7 @@ pub(super) async fn renew_authentication(
     Ok(!still.map_err(from_diesel)?.is_empty())
 }
 
-/// Sessions by ascending id, each in a statement that changes nothing unless it moves time forward.
+/// Each session in a statement that changes nothing unless it moves time forward.
 pub(super) async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> Result<(), Fault> {
     for one in seen {
         let open = sessions::table

@@ -101,7 +101,7 @@ pub(super) async fn credentials(
 }
 
 /// A pattern that matches `text` literally, anywhere (ASVS 1.2.9).
-fn containing(text: &str) -> String {
+pub(super) fn containing(text: &str) -> String {
     let literal = text
         .replace('\\', "\\\\")
         .replace('%', "\\%")

@@ -15,7 +15,7 @@ use crate::{
     model::user::{Attributes, Roles},
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, AsExpression, FromSqlRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql_types::Binary)]
 pub(super) struct DbId(pub(super) Uuid);
 
@@ -90,15 +90,6 @@ impl From<&Roles> for DbRoles {
 }
 
 impl DbRoles {
-    /// A pattern that finds one role in the JSON list.
-    pub(super) fn pattern(role: &str) -> String {
-        let literal = role
-            .replace('\\', "\\\\")
-            .replace('%', "\\%")
-            .replace('_', "\\_");
-        format!("%\"{literal}\"%")
-    }
-
     /// The roles, if they are a list of names.
     pub(super) fn roles(&self) -> Option<Roles> {
         let names: Vec<String> = serde_json::from_str(&self.0).ok()?;
