@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     entropy::Entropy,
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
@@ -138,16 +138,17 @@ impl Accounts {
         session: SessionId,
         current: &SecretString,
         new: &SecretString,
-    ) -> AuthResult<()> {
+    ) -> AuthResult<Timestamp> {
         let accepted = self.passwords.accept("new_password", new)?;
         let version = self.prove(user, current).await?;
         let hash = self.passwords.hash(&accepted).await?;
+        let now = self.clock.now();
         match self
             .store
-            .set_password(user, &hash, version, Some(session), self.clock.now())
+            .set_password(user, &hash, version, Some(session), now)
             .await?
         {
-            SetPassword::Changed { .. } => Ok(()),
+            SetPassword::Changed { .. } => Ok(now),
             SetPassword::CredentialsChanged => Err(AuthError::WrongPassword),
             SetPassword::NotActive => Err(AuthError::SessionEnded(CloseReason::AccountDeactivated)),
             SetPassword::Gone => Err(AuthError::SessionUnknown),

@@ -20,7 +20,7 @@ use crate::{
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
     recovery::Recovery,
-    sessions::{CurrentUser, SessionParts, SessionPolicy, Sessions},
+    sessions::{CurrentUser, Presented, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
     store::{Store, StoreError, StoreResult},
     tokens::{KeyRing, Tokens},
@@ -113,12 +113,21 @@ impl Auth {
         URL_SAFE_NO_PAD.encode(random_bytes::<16>(&*self.0.entropy))
     }
 
-    /// Who is behind an access token, now. See [`Sessions::authenticate`].
+    /// The `iss` of its tokens.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        self.0.tokens.issuer()
+    }
+
+    /// Who is behind an access token or a cookie, now. See [`Sessions::authenticate`].
     ///
     /// # Errors
     /// As [`Sessions::authenticate`].
-    pub async fn authenticate(&self, token: &str) -> AuthResult<CurrentUser> {
-        self.0.sessions.authenticate(token).await
+    pub async fn authenticate(
+        &self,
+        presented: impl Into<Presented<'_>> + Send,
+    ) -> AuthResult<CurrentUser> {
+        self.0.sessions.authenticate(presented).await
     }
 
     /// Asks the database for its time: proof that it can answer.

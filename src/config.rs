@@ -23,11 +23,11 @@ use crate::{
     clock::Timestamp,
     entropy::Entropy,
     http::HttpSettings,
-    model::account::AttributeRules,
+    model::{account::AttributeRules, client::Clients},
     passwords::PasswordPolicy,
     secret::SecretString,
     sessions::SessionPolicy,
-    setting::BadSetting,
+    setting::{BadSetting, shown_address},
     store::settings::{Backend, DatabaseSettings, Synchronous},
     tokens::{KeyAlgorithm, KeyRing, TokenSettings, keys::KeyFile},
 };
@@ -109,6 +109,8 @@ pub struct Settings {
     pub environment: Environment,
     /// The address under which clients reach it.
     pub public_url: String,
+    /// Who may introspect and revoke tokens, as `id:hash`.
+    pub clients: Vec<String>,
     /// `[http]`.
     pub http: HttpSettings,
     /// `[database]`.
@@ -167,6 +169,7 @@ impl Settings {
         self.database.check()?;
         self.sessions.check()?;
         self.tokens.check()?;
+        Clients::parse(&self.clients)?;
         self.passwords
             .check(self.environment == Environment::Test)?;
         if self.environment == Environment::Production {
@@ -177,11 +180,7 @@ impl Settings {
 
     fn check_public_url(&self) -> Result<(), BadSetting> {
         let bad = |problem: &str, remedy: &str| {
-            // What stands before an `@` may be a password.
-            let shown = match self.public_url.as_str() {
-                url if url.contains('@') => "it".to_owned(),
-                url => format!("`{url}`"),
-            };
+            let shown = shown_address(&self.public_url);
             Err(BadSetting::new(
                 "public_url",
                 format!("{shown} {problem}"),
@@ -224,6 +223,7 @@ impl Settings {
     }
 
     fn check_production(&self) -> Result<(), BadSetting> {
+        self.http.check_origins(true)?;
         let addresses = [
             ("http.listen", &self.http.listen),
             ("http.admin_listen", &self.http.admin_listen),

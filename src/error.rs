@@ -3,6 +3,8 @@
 //! One vocabulary for the whole library; `http::problem` turns it into answers in one table. Texts
 //! here never hold an address, a token or a password.
 
+use std::borrow::Cow;
+
 pub use crate::model::field::FieldError;
 use crate::{model::session::CloseReason, store::StoreError};
 
@@ -36,8 +38,8 @@ pub enum AuthError {
     /// A protected request without credentials.
     #[error("no credentials were presented")]
     NoCredentials,
-    /// An access token that is not ours or not whole.
-    #[error("invalid access token: {0}")]
+    /// A token that is not ours or not whole.
+    #[error("invalid token: {0}")]
     TokenInvalid(&'static str),
     /// A genuine access token past its time.
     #[error("the access token has expired")]
@@ -48,9 +50,12 @@ pub enum AuthError {
     /// A genuine access token of a session that does not exist any more.
     #[error("the session does not exist")]
     SessionUnknown,
+    /// A genuine cookie whose session has a newer one since its user proved who they are.
+    #[error("the cookie has been superseded")]
+    CookieSuperseded,
     /// The user lacks this role.
     #[error("the role `{0}` is required")]
-    RoleRequired(&'static str),
+    RoleRequired(Cow<'static, str>),
     /// There is no such thing, or it is not the caller's.
     #[error("no such {0}")]
     NotFound(&'static str),

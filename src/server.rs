@@ -27,6 +27,7 @@ use crate::{
     config::{Environment, Settings},
     entropy::SystemEntropy,
     http::ApiOptions,
+    model::client::Clients,
     setting::BadSetting,
     store::{
         Migrations, StoreResult,
@@ -70,16 +71,11 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
     let open_docs = settings.environment != Environment::Production;
     let main = run(
         main,
-        auth.routes(&options(&settings, open_docs)),
+        auth.routes(&options(&settings, open_docs)?),
         stop.clone(),
     );
-    let admin = admin.map(|listener| {
-        run(
-            listener,
-            auth.routes(&options(&settings, true)),
-            stop.clone(),
-        )
-    });
+    let for_operators = options(&settings, true)?;
+    let admin = admin.map(|listener| run(listener, auth.routes(&for_operators), stop.clone()));
     match admin {
         Some(admin) => drop(tokio::join!(main, admin)),
         None => main.await,
@@ -91,13 +87,19 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
 }
 
 /// What the routes obey.
-fn options(settings: &Settings, docs: bool) -> ApiOptions {
-    ApiOptions {
+fn options(settings: &Settings, docs: bool) -> Result<ApiOptions, BadSetting> {
+    Ok(ApiOptions {
         public_url: settings.public_url.clone(),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         max_body_bytes: settings.http.max_body_bytes,
         docs,
-    }
+        allowed_origins: settings.http.allowed_origins.clone(),
+        redirect_origins: settings.http.redirect_origins.clone(),
+        cookie_domain: settings.http.cookie_domain.clone(),
+        login_page: settings.http.login_page.clone(),
+        password_grant: settings.http.password_grant,
+        clients: Clients::parse(&settings.clients)?,
+    })
 }
 
 /// Opens the database, brings or finds its schema up to date, and builds the use cases on it, with a

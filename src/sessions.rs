@@ -3,7 +3,10 @@
 //! Decides what opens a session and what an access token is worth at this moment. How many sessions a
 //! user may hold is enforced by the store in the same step that opens one.
 
-use std::sync::Arc;
+mod introspection;
+mod refreshing;
+
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +18,8 @@ use crate::{
     lookup::Lookup,
     model::{
         session::{
-            AuthMethod, CloseReason, Device, IdleRule, NewSession, Session, SessionView, Verdict,
+            AuthMethod, CloseReason, Device, IdleRule, NewSession, Session, SessionView, Transport,
+            Verdict,
         },
         user::{MOST_SESSIONS, OnLimit, SessionLimit, User},
     },
@@ -24,8 +28,10 @@ use crate::{
     secret::SecretString,
     setting::BadSetting,
     store::{CloseSession, LoginName, OpenSession, OpenSessionRequest, Store},
-    tokens::{AccessToken, Claims, Tokens},
+    tokens::{Claims, RefreshToken, SignedToken, Subject, TokenKind, Tokens},
 };
+
+pub use self::introspection::{IntrospectedToken, Introspection};
 
 /// `[sessions]`: how many, and how long they last.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +47,9 @@ pub struct SessionPolicy {
     pub idle_ttl: Span,
     /// How long any session stays open. Default 30d.
     pub absolute_ttl: Span,
+    /// How long a refresh token that was just used is still believed, for clients that lost the reply
+    /// or asked twice at once. Default 10s.
+    pub refresh_grace: Span,
     /// How often "last seen" is written down. Default 30s.
     pub last_seen_flush: Span,
 }
@@ -53,6 +62,7 @@ impl Default for SessionPolicy {
             access_ttl: Span::minutes(15),
             idle_ttl: Span::days(7),
             absolute_ttl: Span::days(30),
+            refresh_grace: Span::secs(10),
             last_seen_flush: Span::secs(30),
         }
     }
@@ -109,6 +119,13 @@ impl SessionPolicy {
                 "lower it; 30d is what NIST SP 800-63B-4 allows",
             ));
         }
+        if self.refresh_grace > Span::minutes(5) {
+            return Err(BadSetting::new(
+                "sessions.refresh_grace",
+                format!("{} is longer than 5m", self.refresh_grace),
+                "set it to 10s; all that time a stolen refresh token that was used is not noticed",
+            ));
+        }
         if self.last_seen_flush < Span::secs(1) || self.last_seen_flush > self.idle_ttl {
             let problem = format!(
                 "{} is not between 1s and sessions.idle_ttl",
@@ -137,7 +154,51 @@ impl SessionPolicy {
     }
 }
 
-/// Who is asking: the user and the session behind an accepted access token, as they are in the
+/// What a request presents to show which session it belongs to.
+#[derive(Clone, Copy)]
+pub enum Presented<'a> {
+    /// An access token, from the `Authorization` header.
+    Access(&'a str),
+    /// The value of the session cookie.
+    Cookie(&'a str),
+}
+
+impl<'a> Presented<'a> {
+    fn kind(self) -> TokenKind {
+        match self {
+            Self::Access(_) => TokenKind::Access,
+            Self::Cookie(_) => TokenKind::Cookie,
+        }
+    }
+
+    fn text(self) -> &'a str {
+        match self {
+            Self::Access(text) | Self::Cookie(text) => text,
+        }
+    }
+}
+
+/// Prints which kind it is, and `***`.
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}(***)", self.kind())
+    }
+}
+
+/// A plain text is an access token.
+impl<'a> From<&'a str> for Presented<'a> {
+    fn from(token: &'a str) -> Self {
+        Self::Access(token)
+    }
+}
+
+impl<'a> From<&'a String> for Presented<'a> {
+    fn from(token: &'a String) -> Self {
+        Self::Access(token)
+    }
+}
+
+/// Who is asking: the user and the session behind an accepted token or cookie, as they are in the
 /// database now.
 #[derive(Debug, Clone)]
 pub struct CurrentUser {
@@ -149,10 +210,12 @@ pub struct CurrentUser {
     pub authenticated_at: Timestamp,
     /// When the session ends, used or not.
     pub expires_at: Timestamp,
+    /// How the client carries the session.
+    pub transport: Transport,
 }
 
-impl From<SessionView> for CurrentUser {
-    fn from(view: SessionView) -> Self {
+impl CurrentUser {
+    fn new(view: SessionView, transport: Transport) -> Self {
         let SessionView {
             session_id,
             user,
@@ -165,8 +228,27 @@ impl From<SessionView> for CurrentUser {
             session_id,
             authenticated_at,
             expires_at,
+            transport,
         }
     }
+}
+
+/// An access token and the refresh token that renews it.
+#[derive(Debug, Clone)]
+pub struct TokenPair {
+    /// The access token.
+    pub access: SignedToken,
+    /// The refresh token.
+    pub refresh: RefreshToken,
+}
+
+/// What a client is given to carry its session.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// Tokens for the `Authorization` header.
+    Bearer(TokenPair),
+    /// The value of a cookie.
+    Cookie(SignedToken),
 }
 
 /// What a login gives.
@@ -174,8 +256,8 @@ impl From<SessionView> for CurrentUser {
 pub struct Grant {
     /// The session that was opened.
     pub session: Session,
-    /// Its first access token.
-    pub access: AccessToken,
+    /// What its client carries.
+    pub credentials: Credentials,
     /// The sessions that it replaced, oldest first.
     pub evicted: Vec<SessionId>,
 }
@@ -266,6 +348,7 @@ impl Sessions {
         name: &LoginName,
         password: &SecretString,
         device: Device,
+        transport: Transport,
     ) -> AuthResult<Grant> {
         let found = self.store.user_by_login(name).await?;
         let hash = found
@@ -288,19 +371,26 @@ impl Sessions {
             None
         };
         let now = self.clock.now();
-        let session = NewSession {
+        let mut session = NewSession {
             id: SessionId::fresh(now, &*self.entropy),
             user_id: credentials.user.id,
             expires_at: now.plus(self.policy.absolute_ttl),
             auth_methods: vec![AuthMethod::Password],
             device,
+            refresh: None,
         };
         // Before the session exists, so that no session is opened without a token to use it.
-        let access = self.tokens.mint(
-            session.user_id,
-            session.id,
-            self.access_until(now, session.expires_at),
-        )?;
+        let carried = match transport {
+            Transport::Bearer => {
+                let refresh = self.tokens.first_refresh(session.user_id, session.id)?;
+                session.refresh = Some(refresh.hash());
+                Credentials::Bearer(self.pair(refresh, session.expires_at)?)
+            }
+            Transport::Cookie => {
+                let (user, id) = (session.user_id, session.id);
+                Credentials::Cookie(self.cookie(user, id, now, session.expires_at)?)
+            }
+        };
         let request = OpenSessionRequest {
             session,
             credential_version: credentials.credential_version,
@@ -311,7 +401,7 @@ impl Sessions {
         match self.store.open_session(&request, now).await? {
             OpenSession::Opened { session, evicted } => Ok(Grant {
                 session,
-                access,
+                credentials: carried,
                 evicted,
             }),
             OpenSession::Refused { open } => Err(AuthError::SessionLimit { open }),
@@ -320,33 +410,58 @@ impl Sessions {
         }
     }
 
-    /// Decides what an access token is worth now: checks it without I/O, then looks its session and
-    /// user up in the database. Nothing is cached.
+    /// Decides what an access token or a cookie is worth now: checks it without I/O, then looks its
+    /// session and user up in the database. Nothing is cached.
     ///
     /// # Errors
     /// [`AuthError::TokenInvalid`], [`AuthError::TokenExpired`], [`AuthError::SessionEnded`],
-    /// [`AuthError::SessionUnknown`]; [`AuthError::Overloaded`] and [`AuthError::Store`] when it
-    /// cannot be decided.
-    pub async fn authenticate(&self, token: &str) -> AuthResult<CurrentUser> {
-        let claims = self.tokens.verify(token)?;
-        if claims.is_expired(self.clock.now()) {
+    /// [`AuthError::SessionUnknown`], [`AuthError::CookieSuperseded`]; [`AuthError::Overloaded`] and
+    /// [`AuthError::Store`] when it cannot be decided.
+    pub async fn authenticate(
+        &self,
+        presented: impl Into<Presented<'_>> + Send,
+    ) -> AuthResult<CurrentUser> {
+        let presented = presented.into();
+        let claims = self.tokens.verify(presented.kind(), presented.text())?;
+        self.judge_claims(presented.kind(), &claims).await
+    }
+
+    /// As [`Self::authenticate`], of a token that was checked already.
+    async fn judge_claims(&self, kind: TokenKind, claims: &Claims) -> AuthResult<CurrentUser> {
+        // A cookie ends with its session, so its own time has nothing to add.
+        if kind == TokenKind::Access && claims.is_expired(self.clock.now()) {
             return Err(AuthError::TokenExpired);
         }
-        let current = self.live(&claims).await?;
-        self.presence
-            .note(current.user.id, current.session_id, self.clock.now());
-        Ok(current)
+        let view = self.live(kind, claims).await?;
+        let transport = match kind {
+            TokenKind::Access => {
+                if claims.generation > view.generation_used {
+                    self.store
+                        .note_generation(claims.sub, claims.sid, claims.generation)
+                        .await?;
+                }
+                Transport::Bearer
+            }
+            TokenKind::Cookie => Transport::Cookie,
+        };
+        self.presence.note(claims.sub, claims.sid, self.clock.now());
+        Ok(CurrentUser::new(view, transport))
     }
 
     /// Ends sessions of the token's user.
     ///
-    /// Any genuine token ends its own session, even an expired one, even twice. To end others the
-    /// session behind the token must be live.
+    /// Any genuine token or cookie ends its own session, even an expired one, even twice. To end
+    /// others the session behind it must be live.
     ///
     /// # Errors
     /// As [`Self::authenticate`], without [`AuthError::TokenExpired`].
-    pub async fn logout(&self, token: &str, scope: LogoutScope) -> AuthResult<()> {
-        let claims = self.tokens.verify(token)?;
+    pub async fn logout(
+        &self,
+        presented: impl Into<Presented<'_>> + Send,
+        scope: LogoutScope,
+    ) -> AuthResult<()> {
+        let presented = presented.into();
+        let claims = self.tokens.verify(presented.kind(), presented.text())?;
         let keep = match scope {
             LogoutScope::This => {
                 self.store
@@ -360,8 +475,8 @@ impl Sessions {
                     .await?;
                 return Ok(());
             }
-            LogoutScope::Others => Some(self.live(&claims).await?.session_id),
-            LogoutScope::All => self.live(&claims).await.map(|_| None)?,
+            LogoutScope::Others => Some(self.live(presented.kind(), &claims).await?.session_id),
+            LogoutScope::All => self.live(presented.kind(), &claims).await.map(|_| None)?,
         };
         self.store
             .close_sessions(claims.sub, keep, CloseReason::LoggedOut, self.clock.now())
@@ -401,6 +516,7 @@ impl Sessions {
     }
 
     /// Renews `authenticated_at` of the caller's session by the password, without opening a session.
+    /// A caller with a cookie gets another one, which supersedes the old one (ASVS 7.2.4).
     ///
     /// # Errors
     /// [`AuthError::WrongPassword`]; [`AuthError::SessionEnded`] when it ended meanwhile.
@@ -408,7 +524,7 @@ impl Sessions {
         &self,
         caller: &CurrentUser,
         password: &SecretString,
-    ) -> AuthResult<()> {
+    ) -> AuthResult<Option<SignedToken>> {
         let credentials = self
             .store
             .user_credentials(caller.user.id)
@@ -421,16 +537,17 @@ impl Sessions {
         if verdict == passwords::Verdict::Mismatch {
             return Err(AuthError::WrongPassword);
         }
-        if self
-            .store
-            .renew_authentication(caller.user.id, caller.session_id, self.clock.now())
-            .await?
-        {
-            return Ok(());
+        let (user, session) = (caller.user.id, caller.session_id);
+        // Of several at once one is noted, so that all their cookies are the same age.
+        let known = caller.authenticated_at;
+        let now = self.clock.now();
+        let noted = self.store.renew_authentication(user, session, known, now);
+        if let Some(authenticated_at) = noted.await? {
+            return self.renewed_cookie(caller, authenticated_at);
         }
         match self
             .lookup
-            .find(caller.user.id, caller.session_id)
+            .find(user, session)
             .await?
             .map(|view| self.judge(&view))
         {
@@ -441,8 +558,27 @@ impl Sessions {
         }
     }
 
-    /// The session behind a genuine token, if it is live.
-    async fn live(&self, claims: &Claims) -> AuthResult<CurrentUser> {
+    /// The cookie that takes the place of the caller's, if that is what the caller has, once its user
+    /// has proved who they are at `authenticated_at`.
+    ///
+    /// # Errors
+    /// As [`Tokens::mint`].
+    pub fn renewed_cookie(
+        &self,
+        caller: &CurrentUser,
+        authenticated_at: Timestamp,
+    ) -> AuthResult<Option<SignedToken>> {
+        if caller.transport != Transport::Cookie {
+            return Ok(None);
+        }
+        let (user, session) = (caller.user.id, caller.session_id);
+        let newest = authenticated_at.max(caller.authenticated_at);
+        self.cookie(user, session, newest, caller.expires_at)
+            .map(Some)
+    }
+
+    /// The session behind a genuine token, if it is live; of cookies only the newest one counts.
+    async fn live(&self, kind: TokenKind, claims: &Claims) -> AuthResult<SessionView> {
         // At most twice: an idle session that was used meanwhile is judged once more.
         for _ in 0..2 {
             let view = self
@@ -451,28 +587,69 @@ impl Sessions {
                 .await?
                 .ok_or(AuthError::SessionUnknown)?;
             let reason = match self.judge(&view) {
-                Verdict::Live => return Ok(view.into()),
+                Verdict::Live
+                    if kind == TokenKind::Cookie && claims.generation != newest(&view) =>
+                {
+                    return Err(AuthError::CookieSuperseded);
+                }
+                Verdict::Live => return Ok(view),
                 Verdict::Ended(reason) => return Err(AuthError::SessionEnded(reason)),
                 Verdict::Overdue(reason) => reason,
             };
-            let now = self.clock.now();
-            let unseen_since = (reason == CloseReason::Idle).then_some(view.last_seen_at);
-            let closed = self
-                .store
-                .close_session(claims.sub, claims.sid, reason, unseen_since, now)
-                .await?;
-            if closed == CloseSession::Closed {
+            if self.close_overdue(&view, reason).await? {
                 return Err(AuthError::SessionEnded(reason));
             }
         }
         Err(AuthError::SessionUnknown)
     }
 
+    /// Closes a session whose time is over; an idle one only if it is still as it was seen. False if
+    /// it was left as it is.
+    async fn close_overdue(&self, view: &SessionView, reason: CloseReason) -> AuthResult<bool> {
+        let now = self.clock.now();
+        let unseen_since = (reason == CloseReason::Idle).then_some(view.last_seen_at);
+        let closed = self
+            .store
+            .close_session(view.user.id, view.session_id, reason, unseen_since, now)
+            .await?;
+        Ok(closed == CloseSession::Closed)
+    }
+
     fn judge(&self, view: &SessionView) -> Verdict {
         view.judge(self.clock.now(), self.policy.idle())
     }
 
-    fn access_until(&self, now: Timestamp, session_end: Timestamp) -> Timestamp {
-        now.plus(self.policy.access_ttl).min(session_end)
+    /// A refresh token with an access token of its generation.
+    fn pair(&self, refresh: RefreshToken, session_end: Timestamp) -> AuthResult<TokenPair> {
+        let subject = Subject {
+            user: refresh.user(),
+            session: refresh.session(),
+            generation: refresh.generation(),
+        };
+        let until = self.clock.now().plus(self.policy.access_ttl);
+        let access = self
+            .tokens
+            .mint(TokenKind::Access, subject, until.min(session_end))?;
+        Ok(TokenPair { access, refresh })
     }
+
+    fn cookie(
+        &self,
+        user: UserId,
+        session: SessionId,
+        authenticated_at: Timestamp,
+        session_end: Timestamp,
+    ) -> AuthResult<SignedToken> {
+        let subject = Subject {
+            user,
+            session,
+            generation: authenticated_at.as_millis(),
+        };
+        self.tokens.mint(TokenKind::Cookie, subject, session_end)
+    }
+}
+
+/// The generation of a session's newest cookie: each is made for one proof of who its user is.
+fn newest(view: &SessionView) -> i64 {
+    view.authenticated_at.as_millis()
 }

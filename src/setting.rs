@@ -32,3 +32,12 @@ pub(crate) fn shown(value: &str) -> String {
         format!("`{value}`")
     }
 }
+
+/// An address in a sentence about it; what stands before an `@` may be a password.
+pub(crate) fn shown_address(value: &str) -> String {
+    if value.contains('@') {
+        "it".to_owned()
+    } else {
+        format!("`{value}`")
+    }
+}

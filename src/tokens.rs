@@ -1,16 +1,21 @@
-//! Access tokens: signed with a ring of keys, checked without I/O.
+//! Tokens: signed or tagged with a ring of keys, checked without I/O.
 //!
 //! A token says which user and which session; whether that session still lives is for the database to
 //! say. Keys come as a [`KeyRing`]; where the ring is kept is left to the configuration.
 
 pub mod keys;
+mod ratchet;
+pub mod refresh;
 
 use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-pub use self::keys::{KeyAlgorithm, KeyRing};
+pub use self::{
+    keys::{KeyAlgorithm, KeyRing},
+    ratchet::RefreshToken,
+};
 use crate::{
     clock::{Clock, Span, Timestamp},
     entropy::Entropy,
@@ -66,7 +71,38 @@ impl TokenSettings {
     }
 }
 
-/// What an access token says (RFC 9068 §2.2, without anything about the person).
+/// What a signed token is for; one is never taken for the other (RFC 8725 §3.11, ASVS 9.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A bearer token that lives for minutes.
+    Access,
+    /// The value of a session cookie, which lives as long as its session.
+    Cookie,
+}
+
+impl TokenKind {
+    /// As the header's `typ` names it; that of access tokens is RFC 9068 §2.1's.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "at+jwt",
+            Self::Cookie => "session+jwt",
+        }
+    }
+}
+
+/// Whose token it is, and of which generation.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    /// The user.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// See [`Claims::generation`].
+    pub generation: i64,
+}
+
+/// What a signed token says (RFC 9068 §2.2, without anything about the person).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Issuer.
@@ -77,6 +113,10 @@ pub struct Claims {
     pub sub: UserId,
     /// The session.
     pub sid: SessionId,
+    /// Of an access token: the generation of the refresh token that came with it. Of a cookie: when
+    /// its user had last proved who they are, in milliseconds.
+    #[serde(rename = "gen")]
+    pub generation: i64,
     /// Issued at, in seconds.
     pub iat: i64,
     /// Not before, in seconds.
@@ -95,16 +135,16 @@ impl Claims {
     }
 }
 
-/// A fresh access token.
+/// A fresh signed token.
 #[derive(Debug, Clone)]
-pub struct AccessToken {
+pub struct SignedToken {
     /// The JWT. Prints `***`.
     pub token: SecretString,
     /// Seconds it is honoured, at most.
     pub expires_in: i64,
 }
 
-/// Issues and checks access tokens.
+/// Issues and checks tokens.
 #[derive(Clone)]
 pub struct Tokens {
     ring: Arc<KeyRing>,
@@ -133,6 +173,12 @@ impl Tokens {
         }
     }
 
+    /// The `iss` of the tokens.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// The public keys (RFC 7517 §5); symmetric ones have no public half and are not in it.
     #[must_use]
     pub fn jwks(&self) -> &serde_json::Value {
@@ -145,23 +191,24 @@ impl Tokens {
     /// [`AuthError::Internal`] when no key may sign yet or signing fails.
     pub fn mint(
         &self,
-        user: UserId,
-        session: SessionId,
+        kind: TokenKind,
+        subject: Subject,
         expires_at: Timestamp,
-    ) -> AuthResult<AccessToken> {
+    ) -> AuthResult<SignedToken> {
         let now = self.clock.now();
         let claims = Claims {
             iss: self.issuer.as_ref().to_owned(),
             aud: self.audience.as_ref().to_owned(),
-            sub: user,
-            sid: session,
+            sub: subject.user,
+            sid: subject.session,
+            generation: subject.generation,
             iat: now.as_secs(),
             nbf: now.as_secs(),
             exp: expires_at.as_secs(),
             jti: TokenId::fresh(now, &*self.entropy),
         };
-        let token = self.ring.sign(&claims, now)?;
-        Ok(AccessToken {
+        let token = self.ring.sign(kind, &claims, now)?;
+        Ok(SignedToken {
             token,
             expires_in: (claims.exp - claims.iat).max(0),
         })
@@ -171,13 +218,13 @@ impl Tokens {
     /// expired: that is [`Claims::is_expired`], asked separately because an expired token may still
     /// log out.
     ///
-    /// The header must be, byte for byte, one that this ring writes. So the algorithm is fixed by the
+    /// The header must be, byte for byte, one that this ring writes for this kind. So the algorithm is fixed by the
     /// key (RFC 8725 §3.1), and `none`, `jwk`, `jku`, `x5u`, `crit` or another `typ` never reach a
     /// decision (ASVS 9.1.1, 9.1.2, 9.1.3, 9.2.2).
     ///
     /// # Errors
     /// [`AuthError::TokenInvalid`].
-    pub fn verify(&self, token: &str) -> AuthResult<Claims> {
+    pub fn verify(&self, kind: TokenKind, token: &str) -> AuthResult<Claims> {
         let invalid = AuthError::TokenInvalid;
         if token.len() > LONGEST_TOKEN {
             return Err(invalid("too long"));
@@ -187,7 +234,7 @@ impl Tokens {
         if payload.contains('.') {
             return Err(invalid("not three parts"));
         }
-        self.ring.verify(header, message, signature)?;
+        self.ring.verify(kind, header, message, signature)?;
         let bytes = URL_SAFE_NO_PAD
             .decode(payload)
             .map_err(|_| invalid("payload is not base64url"))?;

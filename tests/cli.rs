@@ -362,7 +362,8 @@ fn migrations_are_listed_applied_and_taken_back() {
             &[("DOORWARD__TOKENS__KEY", KEY)],
         )
     };
-    let all = json!(["0001_users_and_sessions"]);
+    let all = json!(["0001_users_and_sessions", "0002_refresh_tokens"]);
+    let newest_first = json!(["0002_refresh_tokens", "0001_users_and_sessions"]);
     let pending = migrate(&["--check"]);
     assert_eq!(
         (
@@ -378,7 +379,8 @@ fn migrations_are_listed_applied_and_taken_back() {
     assert_eq!(migrate(&[]).json(), json!({"applied": all}));
     assert_eq!(migrate(&[]).json(), json!({"applied": []}));
     assert_eq!(migrate(&["--check"]).json(), json!({"pending": []}));
-    assert_eq!(migrate(&["--down", "5"]).json(), json!({"reverted": all}));
+    let down = migrate(&["--down", "5"]).json();
+    assert_eq!(down, json!({"reverted": newest_first}));
     assert_eq!(migrate(&["--check"]).code, 1);
 }
 

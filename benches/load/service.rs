@@ -11,13 +11,14 @@ use doorward::{
     ids::{SessionId, UserId},
     model::{
         session::{AuthMethod, Device, IdleRule, NewSession},
+        token::SecretHash,
         user::{Attributes, NewUser, Roles, SessionLimitOverride, User, UserStatus},
     },
     passwords::PasswordPolicy,
     secret::SecretString,
     sessions::SessionPolicy,
     store::{CreateUser, LoginName, OpenSession, OpenSessionRequest, Store, settings::Backend},
-    tokens::{KeyRing, Tokens},
+    tokens::{KeyRing, Subject, TokenKind, Tokens},
 };
 use poem::{
     Server,
@@ -142,7 +143,12 @@ fn mint(ring: KeyRing, users: u32, now: Timestamp) -> Outcome<String> {
     let tokens = Tokens::new(ring, "doorward", "doorward", clock, Arc::new(SystemEntropy));
     let mut lines = String::new();
     for n in 1..=users {
-        let token = tokens.mint(user_id(n), session_id(n), now.plus(Span::days(1)))?;
+        let subject = Subject {
+            user: user_id(n),
+            session: session_id(n),
+            generation: 0,
+        };
+        let token = tokens.mint(TokenKind::Access, subject, now.plus(Span::days(1)))?;
         lines.push_str(token.token.expose());
         lines.push('\n');
     }
@@ -214,6 +220,7 @@ async fn make_session(store: &dyn Store, n: u32, version: i64, now: Timestamp) -
             expires_at: now.plus(policy.absolute_ttl),
             auth_methods: vec![AuthMethod::Password],
             device,
+            refresh: Some(SecretHash::of(&n.to_string())),
         },
         credential_version: version,
         limit: policy.limit(),

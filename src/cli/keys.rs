@@ -10,6 +10,7 @@ use crate::{
     clock::{Clock, Span, SystemClock, Timestamp},
     config::{Settings, Sources, lock_folder_of, read_secret, replace_secret},
     entropy::SystemEntropy,
+    model::client::{fresh_client, is_client_id},
     tokens::{KeyAlgorithm, keys::KeyFile},
 };
 
@@ -32,6 +33,12 @@ pub(super) enum KeyCommand {
         kid: String,
         #[command(flatten)]
         file: WhichFile,
+    },
+    /// Make a secret for a service that may introspect and revoke tokens
+    Client {
+        /// How the service is called: letters, digits, `.`, `_` and `-`
+        #[arg(value_parser = client_id)]
+        id: String,
     },
     /// Name the keys of a file
     List {
@@ -59,6 +66,14 @@ impl WhichFile {
     }
 }
 
+fn client_id(text: &str) -> Result<String, String> {
+    if is_client_id(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 64 letters, digits, `.`, `_` or `-`".to_owned())
+    }
+}
+
 fn algorithm(text: &str) -> Result<KeyAlgorithm, String> {
     KeyAlgorithm::parse(text).ok_or_else(|| "must be HS256, EdDSA or ES256".to_owned())
 }
@@ -72,6 +87,7 @@ pub(super) fn obey(command: KeyCommand, sources: &Sources, say: Say) -> Result<(
             file,
         } => new(&file.path(sources)?, alg, now, sign_after, say),
         KeyCommand::Retire { kid, file } => retire(&file.path(sources)?, &kid, now, say),
+        KeyCommand::Client { id } => client(&id, say),
         KeyCommand::List { file } => list(&file.path(sources)?, now, say),
     }
 }
@@ -106,6 +122,16 @@ fn new(
         "kid": kid, "alg": alg.as_str(), "sign_from": sign_from.to_string(), "file": path,
     });
     say.text(words, value)
+}
+
+/// Nothing is written down: the entry goes into the configuration, the secret to the service.
+fn client(id: &str, say: Say) -> Result<(), Failure> {
+    let (secret, entry) = fresh_client(id, &SystemEntropy);
+    let secret = secret.expose();
+    let words = format!(
+        "secret of {id}, shown only now: {secret}\nfor `clients` in the configuration: \"{entry}\""
+    );
+    say.text(words, json!({ "id": id, "secret": secret, "entry": entry }))
 }
 
 fn retire(path: &Path, kid: &str, now: Timestamp, say: Say) -> Result<(), Failure> {

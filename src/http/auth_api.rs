@@ -1,5 +1,8 @@
 //! `/v1/auth`: registering, logging in and out.
 
+use std::sync::Arc;
+
+use poem::http::{HeaderName, HeaderValue};
 use poem_openapi::{
     ApiRequest, Enum, Object, OpenApi,
     param::Query,
@@ -12,23 +15,28 @@ use super::{
     Tag,
     body::{FormBody, JsonBody, unsupported},
     dto::{AttributesDto, SessionDto, UserDto, example_attributes, to_map},
-    guard::{Peer, PresentedToken},
+    guard::{FromOwnSite, Peer, PresentedToken, Secured},
     problem::{
-        ANY, Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, INVALID, Problem, UNAUTHORIZED,
+        ANY, Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, GUARDED, INVALID, Problem,
+        UNAUTHORIZED, With,
     },
+    surface::Surface,
 };
 use crate::{
     auth::Auth,
     email::EmailAddress,
     error::{AuthError, FieldError},
-    model::account::NewAccount,
+    model::{account::NewAccount, session::Transport},
     secret::SecretString,
-    sessions::{CurrentUser, Grant, LogoutScope},
+    sessions::{Credentials, CurrentUser, Grant, LogoutScope, TokenPair},
     store::LoginName,
     username::Username,
 };
 
-pub(super) struct AuthApi(pub(super) Auth);
+pub(super) struct AuthApi {
+    pub(super) auth: Auth,
+    pub(super) surface: Arc<Surface>,
+}
 
 /// A new account.
 #[derive(Object)]
@@ -67,6 +75,27 @@ struct LoginRequest {
     password: Password,
     /// A name to recognise the session by, e.g. `Ann's laptop`.
     device_name: Option<String>,
+    /// How the session is carried; `bearer` unless it is given.
+    transport: Option<TransportDto>,
+}
+
+/// How a client carries its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename = "Transport", rename_all = "snake_case")]
+enum TransportDto {
+    /// By tokens, which the answer holds.
+    Bearer,
+    /// By a cookie that scripts cannot read; the answer holds no token.
+    Cookie,
+}
+
+impl From<TransportDto> for Transport {
+    fn from(transport: TransportDto) -> Self {
+        match transport {
+            TransportDto::Bearer => Self::Bearer,
+            TransportDto::Cookie => Self::Cookie,
+        }
+    }
 }
 
 impl Example for LoginRequest {
@@ -76,6 +105,7 @@ impl Example for LoginRequest {
             username: None,
             password: Password("correct horse battery staple".to_owned()),
             device_name: Some("Ann's laptop".to_owned()),
+            transport: Some(TransportDto::Bearer),
         }
     }
 }
@@ -115,6 +145,7 @@ struct Login {
     name: LoginName,
     password: SecretString,
     device_name: Option<String>,
+    transport: Transport,
 }
 
 /// A text that is no possible name is looked up as a name that nobody has: it must cost and answer
@@ -128,6 +159,15 @@ fn by_email(text: &str) -> LoginName {
 
 fn by_username(text: &str) -> LoginName {
     LoginName::Username(Username::parse(text).unwrap_or_else(|_| Username::nobody()))
+}
+
+/// The name of a form with one field for both.
+pub(super) fn login_name(text: &str) -> LoginName {
+    if text.contains('@') {
+        by_email(text)
+    } else {
+        by_username(text)
+    }
 }
 
 impl TryFrom<LoginBody> for Login {
@@ -146,18 +186,12 @@ impl TryFrom<LoginBody> for Login {
                     "The only `grant_type` here is `password`.",
                 ))
             }
-            LoginBody::Form(FormBody(form)) => {
-                let name = if form.username.contains('@') {
-                    by_email(&form.username)
-                } else {
-                    by_username(&form.username)
-                };
-                Ok(Self {
-                    name,
-                    password: form.password.into(),
-                    device_name: None,
-                })
-            }
+            LoginBody::Form(FormBody(form)) => Ok(Self {
+                name: login_name(&form.username),
+                password: form.password.into(),
+                device_name: None,
+                transport: Transport::Bearer,
+            }),
             LoginBody::Json(JsonBody(login)) => {
                 let name = match (&login.email, &login.username) {
                     (Some(email), None) => by_email(email),
@@ -172,44 +206,120 @@ impl TryFrom<LoginBody> for Login {
                     name,
                     password: login.password.0.into(),
                     device_name: login.device_name,
+                    transport: login.transport.map(Into::into).unwrap_or_default(),
                 })
             }
         }
     }
 }
 
-/// An open session and the token to use it.
+/// An open session, and the tokens to use it unless a cookie carries it.
 #[derive(Object)]
 #[oai(example)]
 struct LoginAnswer {
     /// The access token, for `Authorization: Bearer`.
-    access_token: String,
-    /// Always `Bearer`.
-    token_type: String,
+    #[oai(skip_serializing_if_is_none)]
+    access_token: Option<String>,
+    /// `Bearer`.
+    #[oai(skip_serializing_if_is_none)]
+    token_type: Option<String>,
     /// Seconds until the access token expires.
-    expires_in: i64,
+    #[oai(skip_serializing_if_is_none)]
+    expires_in: Option<i64>,
+    /// The refresh token, good for one use.
+    #[oai(skip_serializing_if_is_none)]
+    refresh_token: Option<String>,
     /// The session that was opened.
     session: SessionDto,
 }
 
-impl From<Grant> for LoginAnswer {
-    fn from(grant: Grant) -> Self {
+impl From<&Grant> for LoginAnswer {
+    fn from(grant: &Grant) -> Self {
+        let pair = match &grant.credentials {
+            Credentials::Bearer(pair) => Some(RefreshAnswer::from(pair)),
+            Credentials::Cookie(_) => None,
+        };
+        let session = SessionDto::new(&grant.session, Some(grant.session.id));
+        let Some(pair) = pair else {
+            return Self {
+                access_token: None,
+                token_type: None,
+                expires_in: None,
+                refresh_token: None,
+                session,
+            };
+        };
         Self {
-            access_token: grant.access.token.expose().clone(),
-            token_type: "Bearer".to_owned(),
-            expires_in: grant.access.expires_in,
-            session: SessionDto::new(&grant.session, Some(grant.session.id)),
+            access_token: Some(pair.access_token),
+            token_type: Some(pair.token_type),
+            expires_in: Some(pair.expires_in),
+            refresh_token: Some(pair.refresh_token),
+            session,
         }
     }
 }
 
 impl Example for LoginAnswer {
     fn example() -> Self {
+        let pair = RefreshAnswer::example();
+        Self {
+            access_token: Some(pair.access_token),
+            token_type: Some(pair.token_type),
+            expires_in: Some(pair.expires_in),
+            refresh_token: Some(pair.refresh_token),
+            session: SessionDto::example(),
+        }
+    }
+}
+
+/// A refresh token to be traded.
+#[derive(Object)]
+#[oai(example, deny_unknown_fields)]
+struct RefreshRequest {
+    /// The refresh token of the login or of the refresh before.
+    refresh_token: Password,
+}
+
+impl Example for RefreshRequest {
+    fn example() -> Self {
+        Self {
+            refresh_token: Password("dwr_AVN2…".to_owned()),
+        }
+    }
+}
+
+/// Tokens in place of those before.
+#[derive(Object)]
+#[oai(example)]
+pub(super) struct RefreshAnswer {
+    /// The access token, for `Authorization: Bearer`.
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: String,
+    /// Seconds until the access token expires.
+    expires_in: i64,
+    /// The refresh token that takes the place of the one that was used.
+    refresh_token: String,
+}
+
+impl From<&TokenPair> for RefreshAnswer {
+    fn from(pair: &TokenPair) -> Self {
+        Self {
+            access_token: pair.access.token.expose().clone(),
+            token_type: "Bearer".to_owned(),
+            expires_in: pair.access.expires_in,
+            refresh_token: pair.refresh.expose().to_owned(),
+        }
+    }
+}
+
+impl Example for RefreshAnswer {
+    fn example() -> Self {
         Self {
             access_token: "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiIs…".to_owned(),
             token_type: "Bearer".to_owned(),
             expires_in: 900,
-            session: SessionDto::example(),
+            refresh_token: "dwr_AVN2…".to_owned(),
         }
     }
 }
@@ -265,7 +375,7 @@ impl AuthApi {
             attributes: attributes.map(to_map),
         };
         let user = self
-            .0
+            .auth
             .accounts()
             .register(account, &password.0.into())
             .await?;
@@ -275,24 +385,51 @@ impl AuthApi {
     /// Log in
     ///
     /// Opens a session. Under the default policy a user holds one session, and a newer login ends the
-    /// older one. An unknown name and a wrong password are answered alike.
+    /// older one. An unknown name and a wrong password are answered alike. With `transport: cookie` the
+    /// session comes as a cookie; only pages of this site and of `http.allowed_origins` may ask for one.
     #[oai(path = "/login", method = "post", operation_id = "login")]
     async fn login(
         &self,
+        from_own_site: FromOwnSite,
         peer: Peer,
         body: LoginBody,
     ) -> Result<
-        Answer<200, LoginAnswer>,
+        With<Answer<200, LoginAnswer>>,
         Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | CONFLICT | INVALID | ANY }>,
     > {
         let login = Login::try_from(body)?;
+        if login.transport == Transport::Cookie {
+            from_own_site.0?;
+        }
         let device = peer.device(login.device_name).map_err(AuthError::from)?;
         let grant = self
-            .0
+            .auth
             .sessions()
-            .login(&login.name, &login.password, device)
+            .login(&login.name, &login.password, device, login.transport)
             .await?;
-        Ok(Answer(grant.into()))
+        let cookie = match &grant.credentials {
+            Credentials::Bearer(_) => None,
+            Credentials::Cookie(token) => {
+                let ends = grant.session.expires_at;
+                Some(self.surface.cookie.set(token, ends, self.auth.now())?)
+            }
+        };
+        Ok(With(Answer((&grant).into()), cookie.into_iter().collect()))
+    }
+
+    /// Refresh
+    ///
+    /// Trades a refresh token for the next one with a fresh access token. Each is good for one use: one
+    /// that is used again, after its successor was, ends the session, since somebody may have a copy. A
+    /// client that lost the answer may send the same token once more and gets the same successor.
+    #[oai(path = "/refresh", method = "post", operation_id = "refresh")]
+    async fn refresh(
+        &self,
+        body: JsonBody<RefreshRequest>,
+    ) -> Result<Answer<200, RefreshAnswer>, Fails<{ BODY | UNAUTHORIZED | ANY }>> {
+        let token: SecretString = body.0.refresh_token.0.into();
+        let pair = self.auth.sessions().refresh(token.expose()).await?;
+        Ok(Answer((&pair).into()))
     }
 
     /// Log out
@@ -302,22 +439,29 @@ impl AuthApi {
     #[oai(path = "/logout", method = "post", operation_id = "logout")]
     async fn logout(
         &self,
-        token: PresentedToken,
+        token: Secured<PresentedToken>,
         scope: Query<Option<ScopeDto>>,
-    ) -> Result<Done, Fails<{ UNAUTHORIZED | ANY }>> {
+    ) -> Result<With<Done>, Fails<{ GUARDED | FORBIDDEN }>> {
         let scope = match scope.0.unwrap_or_default() {
             ScopeDto::This => LogoutScope::This,
             ScopeDto::Others => LogoutScope::Others,
             ScopeDto::All => LogoutScope::All,
         };
-        self.0.sessions().logout(token.0.expose(), scope).await?;
-        Ok(Done)
+        let sessions = self.auth.sessions();
+        sessions.logout(token.presented(), scope).await?;
+        let ends_here = token.is_cookie() && scope != LogoutScope::Others;
+        let headers = if ends_here {
+            vec![self.surface.cookie.clear()?, FORGET]
+        } else {
+            vec![]
+        };
+        Ok(With(Done, headers))
     }
 
     /// Prove who you are, once more
     ///
     /// Renews `authenticated_at` of this session by the password, for operations that want a recent
-    /// proof. No session is opened.
+    /// proof. No session is opened; a session in a cookie gets a new cookie.
     #[oai(
         path = "/reauthenticate",
         method = "post",
@@ -325,16 +469,28 @@ impl AuthApi {
     )]
     async fn reauthenticate(
         &self,
-        caller: CurrentUser,
+        caller: Secured<CurrentUser>,
         body: JsonBody<PasswordProof>,
-    ) -> Result<Done, Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | ANY }>> {
-        self.0
+    ) -> Result<With<Done>, Fails<{ BODY | GUARDED | FORBIDDEN }>> {
+        let renewed = self
+            .auth
             .sessions()
             .reauthenticate(&caller, &body.0.password.0.into())
             .await?;
-        Ok(Done)
+        let cookie = renewed.map(|token| {
+            let ends = caller.expires_at;
+            self.surface.cookie.set(&token, ends, self.auth.now())
+        });
+        Ok(With(Done, cookie.transpose()?.into_iter().collect()))
     }
 }
+
+/// Browsers drop what pages of this site have stored and what was kept of their answers (ASVS 14.3.1).
+/// Not `"cookies"`: that would take those of every host of the domain.
+const FORGET: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("clear-site-data"),
+    HeaderValue::from_static("\"cache\", \"storage\""),
+);
 
 /// What a body of neither content type is told.
 pub(super) fn unsupported_login() -> Problem {

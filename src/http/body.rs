@@ -68,15 +68,7 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
     }
 
     fn request_meta() -> Option<MetaRequest> {
-        let content = vec![MetaMediaType {
-            content_type: Self::CONTENT_TYPE,
-            schema: <Self as Payload>::schema_ref(),
-        }];
-        Some(MetaRequest {
-            description: None,
-            content,
-            required: true,
-        })
+        Some(body_meta::<Self>())
     }
 
     async fn from_request(
@@ -87,7 +79,7 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
         if request.content_type().is_some_and(Self::check_content_type) {
             <Self as ParsePayload>::from_request(request, body).await
         } else {
-            Err(unsupported("application/json").into())
+            Err(unsupported(Self::CONTENT_TYPE).into())
         }
     }
 }
@@ -123,10 +115,50 @@ impl<T: DeserializeOwned + Send> ParsePayload for FormBody<T> {
                 .map_err(|_| {
                     Problem::bad_request(
                         "malformed_form",
-                        "The form needs each of `username` and `password` once.",
+                        "The form must have each field that is needed, and no field twice.",
                     )
                 })?;
         Ok(Self(form))
+    }
+}
+
+impl<'a, T: Type + DeserializeOwned + Send> ApiExtractor<'a> for FormBody<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Self as Payload>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(body_meta::<Self>())
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        if request.content_type().is_some_and(Self::check_content_type) {
+            <Self as ParsePayload>::from_request(request, body).await
+        } else {
+            Err(unsupported(Self::CONTENT_TYPE).into())
+        }
+    }
+}
+
+/// How the documents show a body of one content type.
+fn body_meta<T: Payload>() -> MetaRequest {
+    let content = vec![MetaMediaType {
+        content_type: T::CONTENT_TYPE,
+        schema: T::schema_ref(),
+    }];
+    MetaRequest {
+        description: None,
+        content,
+        required: true,
     }
 }
 

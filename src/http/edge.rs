@@ -4,11 +4,10 @@
 use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use ipnet::IpNet;
 use poem::{
     Body, Endpoint, Error, IntoResponse, PathPattern, Request, Response,
     error::{MethodNotAllowedError, NotFoundError, ParseFormError, ReadBodyError},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
 };
 use poem_openapi::{
     OpenApi,
@@ -17,16 +16,15 @@ use poem_openapi::{
 use tracing::Instrument;
 
 use super::{
-    ApiOptions, Context,
+    Context,
     auth_api::unsupported_login,
-    client_ip::{client_ip, peer_is_trusted},
+    check_api::as_asked,
     methods,
     problem::Problem,
+    surface::{Surface, X_REQUEST_ID},
     system_api::not_found,
 };
 use crate::{auth::Auth, clock::Stopwatch};
-
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers of every answer, unless its handler set them itself (ASVS 3.2.1, 3.4, 3.5.8, 14.3.2).
 const HEADERS: [(HeaderName, &str); 7] = [
@@ -55,37 +53,18 @@ const HEADERS: [(HeaderName, &str); 7] = [
 pub(super) struct Edge<E> {
     inner: E,
     auth: Auth,
-    trusted_proxies: Arc<[IpNet]>,
-    max_body_bytes: usize,
-    is_https: bool,
+    surface: Arc<Surface>,
     methods: Methods,
 }
 
 impl<E: Endpoint> Edge<E> {
-    pub(super) fn around(inner: E, auth: Auth, options: &ApiOptions) -> Self {
+    pub(super) fn around(inner: E, auth: Auth, surface: Arc<Surface>) -> Self {
         Self {
             inner,
             auth,
-            trusted_proxies: options.trusted_proxies.clone().into(),
-            max_body_bytes: options.max_body_bytes,
-            is_https: options.public_url.starts_with("https://"),
+            surface,
             methods: methods(),
         }
-    }
-
-    /// A fresh id, or the one that a trusted proxy has given the request already.
-    fn request_id(&self, request: &Request) -> Arc<str> {
-        let plain = |id: &&str| {
-            (1..=64).contains(&id.len())
-                && id
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        };
-        let given = || request.header(&X_REQUEST_ID).filter(plain).map(Arc::from);
-        let believed = peer_is_trusted(request, &self.trusted_proxies)
-            .then(given)
-            .flatten();
-        believed.unwrap_or_else(|| self.auth.fresh_request_id().to_string().into())
     }
 
     async fn answer(&self, mut request: Request) -> Result<Response, Error> {
@@ -96,7 +75,8 @@ impl<E: Endpoint> Edge<E> {
         // poem reads bodies without limit, so the limit comes before anything that reads.
         let body = request.take_body();
         if !body.is_empty() {
-            let bytes = body.into_bytes_limit(self.max_body_bytes).await?;
+            let limit = self.surface.options.max_body_bytes;
+            let bytes = body.into_bytes_limit(limit).await?;
             request.set_body(Body::from_bytes(bytes));
         }
         let handled = AssertUnwindSafe(self.inner.call(request))
@@ -114,12 +94,16 @@ impl<E: Endpoint> Endpoint for Edge<E> {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let watch = Stopwatch::start();
-        let context = Context {
-            request_id: self.request_id(&request),
-            client_ip: client_ip(&request, &self.trusted_proxies),
-        };
+        let context = Context::new(&self.auth, &self.surface, &request);
         request.set_data(context.clone());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let reader = self.surface.origins.reader(request.headers());
+        if let Some(answer) = reader.as_ref().and_then(|_| preflight(&request)) {
+            let mut response = answer;
+            self.finish(&mut response, &context.request_id, reader);
+            return Ok(response);
+        }
+        as_asked(&mut request, &context);
         let span = tracing::info_span!("request", id = %context.request_id, %method);
         async {
             let answered = self.answer(request).await;
@@ -136,7 +120,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 problem.log();
                 problem.render(&context.request_id)
             });
-            self.finish(&mut response, &context.request_id);
+            self.finish(&mut response, &context.request_id, reader);
             // The route, not the path: a path may hold whatever somebody typed.
             let route = pattern.as_deref().unwrap_or("-");
             let (status, ms) = (
@@ -152,8 +136,20 @@ impl<E: Endpoint> Endpoint for Edge<E> {
 }
 
 impl<E> Edge<E> {
-    fn finish(&self, response: &mut Response, request_id: &str) {
+    fn finish(&self, response: &mut Response, request_id: &str, reader: Option<HeaderValue>) {
         let headers = response.headers_mut();
+        if self.surface.origins.has_readers() {
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        if let Some(origin) = reader {
+            let yes = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("retry-after, www-authenticate, x-request-id"),
+            );
+        }
         if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert(X_REQUEST_ID.clone(), id);
         }
@@ -162,11 +158,38 @@ impl<E> Edge<E> {
                 .entry(name)
                 .or_insert(HeaderValue::from_static(value));
         }
-        if self.is_https {
+        if self.surface.is_https {
             let year = HeaderValue::from_static("max-age=31536000; includeSubDomains");
             headers.insert(header::STRICT_TRANSPORT_SECURITY, year);
         }
     }
+}
+
+/// What a browser is told that asks whether a page of another site may send its request. Only an allowed
+/// one gets here; the others find no `Access-Control-Allow-Origin` and go no further.
+fn preflight(request: &Request) -> Option<Response> {
+    let asks = request
+        .headers()
+        .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    (request.method() == Method::OPTIONS && asks).then(|| {
+        let mut response = Response::from(StatusCode::NO_CONTENT);
+        let answers = [
+            (
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                "GET, POST, PUT, PATCH, DELETE",
+            ),
+            (
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                "authorization, content-type",
+            ),
+            (header::ACCESS_CONTROL_MAX_AGE, "600"),
+        ];
+        for (name, value) in answers {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().insert(name, value);
+        }
+        response
+    })
 }
 
 /// Whether a query names a parameter twice: which one counts would be anybody's guess (ASVS 15.3.7).
@@ -193,8 +216,9 @@ impl Methods {
         Self(methods.collect())
     }
 
-    pub(super) fn and(mut self, path: &str, method: &str) -> Self {
-        self.0.push((path.to_owned(), vec![method.to_owned()]));
+    pub(super) fn and(mut self, path: &str, methods: &[&str]) -> Self {
+        let methods = methods.iter().map(|&method| method.to_owned());
+        self.0.push((path.to_owned(), methods.collect()));
         self
     }
 

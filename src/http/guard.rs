@@ -1,38 +1,49 @@
-//! Who is asking: access tokens become [`CurrentUser`]s, and roles become types.
+//! Who is asking: tokens and cookies become [`CurrentUser`]s, and roles become types.
 //!
-//! A handler that takes a `CurrentUser` or an [`Administrator`] cannot be reached without one. Every
-//! check decodes the token and then looks session and user up in the database.
+//! A handler that takes a `CurrentUser` or a [`HasRole`] cannot be reached without one; in a
+//! poem-openapi operation they stand in [`Secured`], which documents them. Every check decodes what was
+//! presented and then looks session and user up in the database.
 
+use std::{marker::PhantomData, ops::Deref};
+
+use futures_util::FutureExt;
 use poem::{
     FromRequest, Request, RequestBody,
-    http::header::{AUTHORIZATION, USER_AGENT},
+    http::{
+        Method,
+        header::{AUTHORIZATION, USER_AGENT},
+    },
 };
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     registry::{MetaOAuthFlow, MetaOAuthFlows, MetaSecurityScheme, Registry},
 };
 
-use super::{Context, problem::Problem};
+use super::{Context, origins::is_safe, problem::Problem};
 use crate::{
-    auth::Auth,
     error::{AuthError, FieldError},
-    model::{session::Device, user::ADMIN},
-    sessions::CurrentUser,
+    model::{
+        session::Device,
+        user::{ADMIN, User},
+    },
+    sessions::{CurrentUser, Presented},
 };
 
 const BEARER: &str = "bearer";
 const PASSWORD: &str = "password";
+const COOKIE: &str = "cookie";
 const LONGEST_USER_AGENT: usize = 256;
 const LONGEST_DEVICE_NAME: usize = 100;
 
-/// The access token of a request, not yet looked at.
-pub(super) struct BearerToken<'a>(pub(super) &'a str);
-
-/// The one `Authorization` header of a request. Tokens anywhere else are not looked for (ASVS 14.2.1).
-fn bearer(request: &Request) -> Result<BearerToken<'_>, Problem> {
+/// The token behind a scheme in the one `Authorization` header of a request; `None` without a header
+/// or with another scheme. Tokens anywhere else are not looked for (ASVS 14.2.1).
+pub(super) fn authorization<'a>(
+    request: &'a Request,
+    wanted: &str,
+) -> Result<Option<&'a str>, Problem> {
     let mut headers = request.headers().get_all(AUTHORIZATION).iter();
     let Some(header) = headers.next() else {
-        return Err(AuthError::NoCredentials.into());
+        return Ok(None);
     };
     if headers.next().is_some() {
         return Err(Problem::bad_request(
@@ -40,110 +51,250 @@ fn bearer(request: &Request) -> Result<BearerToken<'_>, Problem> {
             "There must be one `Authorization` header, not several.",
         ));
     }
-    let (scheme, token) = header
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(AuthError::NoCredentials.into());
+    let text = header.to_str().ok();
+    let (scheme, token) = text.and_then(|t| t.split_once(' ')).unwrap_or_default();
+    let is_wanted = scheme.eq_ignore_ascii_case(wanted);
+    Ok(is_wanted.then(|| token.trim_start_matches(' ')))
+}
+
+/// What the request presents: an access token or a cookie, never both (ASVS 15.3.7).
+///
+/// # Errors
+/// Nothing presented, two things presented, or a cookie with an unsafe method that some other site may
+/// have sent.
+fn presented<'a>(request: &'a Request, method: &Method) -> Result<Presented<'a>, Problem> {
+    let surface = &Context::of(request)?.surface;
+    let cookie = surface.cookie.find(request.headers())?;
+    match (authorization(request, BEARER)?, cookie) {
+        (Some(_), Some(_)) => Err(Problem::bad_request(
+            "ambiguous_credentials",
+            "A request carries an access token or a session cookie, not both.",
+        )),
+        (Some(token), None) => Ok(Presented::Access(token)),
+        (None, Some(cookie)) => {
+            if !is_safe(method) {
+                surface.origins.check(request.headers())?;
+            }
+            Ok(Presented::Cookie(cookie))
+        }
+        (None, None) => Err(AuthError::NoCredentials.into()),
     }
-    Ok(BearerToken(token.trim_start_matches(' ')))
 }
 
-pub(super) fn auth_of(request: &Request) -> Result<&Auth, Problem> {
-    request
-        .data::<Auth>()
-        .ok_or_else(|| Problem::internal("a route was mounted without its Auth"))
+/// Who sends this request, taken to be of this method.
+pub(super) async fn caller_of(request: &Request, method: &Method) -> Result<CurrentUser, Problem> {
+    let presented = presented(request, method)?;
+    let context = Context::of(request)?;
+    Ok(context.auth.authenticate(presented).await?)
 }
 
-async fn authenticate(request: &Request) -> Result<CurrentUser, Problem> {
-    let token = bearer(request)?;
-    Ok(auth_of(request)?.authenticate(token.0).await?)
+impl<'a> FromRequest<'a> for CurrentUser {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        Ok(caller_of(request, request.method()).await?)
+    }
+}
+
+/// The name of a role, as a type: what a handler asks for cannot be misspelt in one place only.
+///
+/// ```
+/// struct Editor;
+///
+/// impl doorward::http::RoleName for Editor {
+///     const NAME: &'static str = "editor";
+/// }
+/// ```
+pub trait RoleName: Send + Sync + 'static {
+    /// As it stands in the user's `roles`.
+    const NAME: &'static str;
+}
+
+/// The role of administrators.
+#[derive(Debug)]
+pub struct Admin;
+
+impl RoleName for Admin {
+    const NAME: &'static str = ADMIN;
+}
+
+/// A caller with a role, as it is in the database now; anybody else is answered 403.
+#[derive(Debug, Clone)]
+pub struct HasRole<R: RoleName> {
+    caller: CurrentUser,
+    role: PhantomData<R>,
+}
+
+impl<R: RoleName> HasRole<R> {
+    /// The caller.
+    #[must_use]
+    pub fn into_inner(self) -> CurrentUser {
+        self.caller
+    }
+}
+
+impl<R: RoleName> Deref for HasRole<R> {
+    type Target = CurrentUser;
+
+    fn deref(&self) -> &CurrentUser {
+        &self.caller
+    }
+}
+
+/// Refuses a user without this role.
+pub(super) fn require_role(user: &User, role: &'static str) -> Result<(), AuthError> {
+    if user.roles.contains(role) {
+        Ok(())
+    } else {
+        Err(AuthError::RoleRequired(role.into()))
+    }
+}
+
+impl<'a, R: RoleName> FromRequest<'a> for HasRole<R> {
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
+        let caller = <CurrentUser as FromRequest>::from_request(request, body).await?;
+        require_role(&caller.user, R::NAME).map_err(Problem::from)?;
+        Ok(Self {
+            caller,
+            role: PhantomData,
+        })
+    }
+}
+
+/// Puts an extractor of this module among the security schemes of a poem-openapi operation.
+#[derive(Debug, Clone)]
+pub struct Secured<T>(pub T);
+
+impl<T> Deref for Secured<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// What [`Secured`] can hold.
+pub trait Guard: for<'a> FromRequest<'a> + Send {}
+
+impl Guard for CurrentUser {}
+impl<R: RoleName> Guard for HasRole<R> {}
+impl Guard for PresentedToken {}
+
+impl<'a, T: Guard> ApiExtractor<'a> for Secured<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        register_schemes(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![BEARER, PASSWORD, COOKIE]
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        // Boxed for https://github.com/rust-lang/rust/issues/100013.
+        let guarded = <T as FromRequest>::from_request(request, body).boxed();
+        guarded.await.map(Self)
+    }
 }
 
 fn register_schemes(registry: &mut Registry) {
-    let scheme = MetaSecurityScheme {
-        ty: "http",
-        description: Some("An access token from `POST /v1/auth/login`."),
+    let scheme = |ty, description| MetaSecurityScheme {
+        ty,
+        description: Some(description),
         name: None,
         key_in: None,
-        scheme: Some("bearer"),
-        bearer_format: Some("JWT"),
+        scheme: None,
+        bearer_format: None,
         flows: None,
         openid_connect_url: None,
     };
-    registry.create_security_scheme(BEARER, scheme);
+    let bearer = MetaSecurityScheme {
+        scheme: Some("bearer"),
+        bearer_format: Some("JWT"),
+        ..scheme("http", "An access token from `POST /v1/auth/login`.")
+    };
+    registry.create_security_scheme(BEARER, bearer);
     let flow = MetaOAuthFlow {
         authorization_url: None,
         token_url: Some("/v1/auth/login"),
         refresh_url: None,
         scopes: vec![],
     };
-    let scheme = MetaSecurityScheme {
-        ty: "oauth2",
-        description: Some("Logs in here, with e-mail address or user name and password."),
-        name: None,
-        key_in: None,
-        scheme: None,
-        bearer_format: None,
+    let password = MetaSecurityScheme {
         flows: Some(MetaOAuthFlows {
             implicit: None,
             password: Some(flow),
             client_credentials: None,
             authorization_code: None,
         }),
-        openid_connect_url: None,
+        ..scheme(
+            "oauth2",
+            "Logs in here, with e-mail address or user name and password.",
+        )
     };
-    registry.create_security_scheme(PASSWORD, scheme);
+    registry.create_security_scheme(PASSWORD, password);
+    let cookie = MetaSecurityScheme {
+        name: Some("__Host-doorward"),
+        key_in: Some("cookie"),
+        ..scheme(
+            "apiKey",
+            "The cookie of a login with `transport: cookie`. It is called `__Host-doorward` on https and `doorward` \
+             on plain http.",
+        )
+    };
+    registry.create_security_scheme(COOKIE, cookie);
 }
 
-/// Makes a type an argument of operations that need an access token.
-macro_rules! guard {
-    ($type:ty, $request:ident => $check:expr) => {
-        impl<'a> ApiExtractor<'a> for $type {
-            const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+/// What was presented, taken as it is: what it may do is for the handler to ask.
+#[derive(Debug)]
+pub(super) struct PresentedToken {
+    is_cookie: bool,
+    text: crate::secret::SecretString,
+}
 
-            type ParamType = ();
-            type ParamRawType = ();
-
-            fn register(registry: &mut Registry) {
-                register_schemes(registry);
-            }
-
-            fn security_schemes() -> Vec<&'static str> {
-                vec![BEARER, PASSWORD]
-            }
-
-            async fn from_request(
-                $request: &'a Request,
-                _: &mut RequestBody,
-                _: ExtractParamOptions<()>,
-            ) -> poem::Result<Self> {
-                Ok($check)
-            }
+impl PresentedToken {
+    pub(super) fn presented(&self) -> Presented<'_> {
+        if self.is_cookie {
+            Presented::Cookie(self.text.expose())
+        } else {
+            Presented::Access(self.text.expose())
         }
-    };
+    }
+
+    pub(super) fn is_cookie(&self) -> bool {
+        self.is_cookie
+    }
 }
 
-guard!(CurrentUser, request => authenticate(request).await?);
-
-/// A caller with the role `admin`, as it is in the database now.
-#[derive(Debug)]
-pub(super) struct Administrator;
-
-guard!(Administrator, request => {
-    if !authenticate(request).await?.user.roles.contains(ADMIN) {
-        return Err(Problem::from(AuthError::RoleRequired(ADMIN)).into());
+impl<'a> FromRequest<'a> for PresentedToken {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        let (is_cookie, text) = match presented(request, request.method())? {
+            Presented::Access(text) => (false, text),
+            Presented::Cookie(text) => (true, text),
+        };
+        Ok(Self {
+            is_cookie,
+            text: text.into(),
+        })
     }
-    Administrator
-});
+}
 
-/// A token that is taken as it is: what it may do is for the handler to ask.
+/// Whether this site or an allowed one has sent the request, for handlers that give cookies.
 #[derive(Debug)]
-pub(super) struct PresentedToken(pub(super) crate::secret::SecretString);
+pub(super) struct FromOwnSite(pub(super) Result<(), Problem>);
 
-guard!(PresentedToken, request => PresentedToken(bearer(request)?.0.into()));
+impl<'a> FromRequest<'a> for FromOwnSite {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        let surface = &Context::of(request)?.surface;
+        Ok(Self(surface.origins.check(request.headers())))
+    }
+}
 
 /// What a client says about itself, cut to size.
 #[derive(Debug)]
@@ -161,13 +312,10 @@ impl<'a> FromRequest<'a> for Peer {
                 .take(LONGEST_USER_AGENT)
                 .collect()
         };
-        let address = request
-            .data::<Context>()
-            .and_then(|context| context.client_ip);
         Ok(Self(Device {
             name: None,
             user_agent: user_agent.map(printable),
-            address,
+            address: Context::of(request)?.client_ip,
         }))
     }
 }

@@ -1,5 +1,7 @@
 //! `/v1/auth/me` and `/v1/auth/sessions`: what users see and change about themselves.
 
+use std::sync::Arc;
+
 use poem_openapi::{
     Object, OpenApi,
     param::Path,
@@ -12,11 +14,16 @@ use super::{
     auth_api::PasswordProof,
     body::JsonBody,
     dto::{AttributesDto, SessionList, UserDto, example_attributes, to_map},
-    problem::{Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, GUARDED, INVALID, NOT_FOUND},
+    guard::Secured,
+    problem::{Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, GUARDED, INVALID, NOT_FOUND, With},
+    surface::Surface,
 };
 use crate::{auth::Auth, model::account::ProfileChange, sessions::CurrentUser};
 
-pub(super) struct MeApi(pub(super) Auth);
+pub(super) struct MeApi {
+    pub(super) auth: Auth,
+    pub(super) surface: Arc<Surface>,
+}
 
 /// What to change; a field that is not given stays as it is.
 #[derive(Object)]
@@ -84,7 +91,10 @@ impl MeApi {
     ///
     /// The user as it is in the database at this moment.
     #[oai(path = "/me", method = "get", operation_id = "get_me")]
-    async fn me(&self, caller: CurrentUser) -> Result<Answer<200, UserDto>, Fails<GUARDED>> {
+    async fn me(
+        &self,
+        caller: Secured<CurrentUser>,
+    ) -> Result<Answer<200, UserDto>, Fails<GUARDED>> {
         Ok(Answer((&caller.user).into()))
     }
 
@@ -92,12 +102,13 @@ impl MeApi {
     #[oai(path = "/me", method = "patch", operation_id = "update_me")]
     async fn update(
         &self,
-        caller: CurrentUser,
+        caller: Secured<CurrentUser>,
         body: JsonBody<ProfileRequest>,
-    ) -> Result<Answer<200, UserDto>, Fails<{ GUARDED | BODY | CONFLICT | INVALID }>> {
+    ) -> Result<Answer<200, UserDto>, Fails<{ GUARDED | BODY | FORBIDDEN | CONFLICT | INVALID }>>
+    {
         let change = profile_change(body.0.username, body.0.attributes);
         let user = self
-            .0
+            .auth
             .accounts()
             .update_profile(&caller.user, change)
             .await?;
@@ -106,7 +117,7 @@ impl MeApi {
 
     /// Change my password
     ///
-    /// All other sessions end; this one stays.
+    /// All other sessions end; this one stays, and gets a new cookie if it is in one.
     #[oai(
         path = "/me/password",
         method = "post",
@@ -114,18 +125,23 @@ impl MeApi {
     )]
     async fn change_password(
         &self,
-        caller: CurrentUser,
+        caller: Secured<CurrentUser>,
         body: JsonBody<ChangePasswordRequest>,
-    ) -> Result<Done, Fails<{ GUARDED | BODY | FORBIDDEN | INVALID }>> {
+    ) -> Result<With<Done>, Fails<{ GUARDED | BODY | FORBIDDEN | INVALID }>> {
         let (current, new) = (
             body.0.current_password.0.into(),
             body.0.new_password.0.into(),
         );
-        self.0
-            .accounts()
+        let accounts = self.auth.accounts();
+        let at = accounts
             .change_password(caller.user.id, caller.session_id, &current, &new)
             .await?;
-        Ok(Done)
+        let renewed = self.auth.sessions().renewed_cookie(&caller, at)?;
+        let cookie = renewed.map(|token| {
+            let ends = caller.expires_at;
+            self.surface.cookie.set(&token, ends, self.auth.now())
+        });
+        Ok(With(Done, cookie.transpose()?.into_iter().collect()))
     }
 
     /// Deactivate my account
@@ -139,10 +155,10 @@ impl MeApi {
     )]
     async fn deactivate(
         &self,
-        caller: CurrentUser,
+        caller: Secured<CurrentUser>,
         body: JsonBody<PasswordProof>,
     ) -> Result<Done, Fails<{ GUARDED | BODY | FORBIDDEN | CONFLICT }>> {
-        self.0
+        self.auth
             .accounts()
             .deactivate_self(caller.user.id, &body.0.password.0.into())
             .await?;
@@ -155,9 +171,9 @@ impl MeApi {
     #[oai(path = "/sessions", method = "get", operation_id = "list_my_sessions")]
     async fn sessions(
         &self,
-        caller: CurrentUser,
+        caller: Secured<CurrentUser>,
     ) -> Result<Answer<200, SessionList>, Fails<GUARDED>> {
-        let sessions = self.0.sessions().list(caller.user.id).await?;
+        let sessions = self.auth.sessions().list(caller.user.id).await?;
         Ok(Answer(SessionList::new(&sessions, Some(caller.session_id))))
     }
 
@@ -171,10 +187,10 @@ impl MeApi {
     )]
     async fn end_session(
         &self,
-        caller: CurrentUser,
+        caller: Secured<CurrentUser>,
         id: Path<Uuid>,
-    ) -> Result<Done, Fails<{ GUARDED | NOT_FOUND }>> {
-        self.0.sessions().end(&caller, id.0.into()).await?;
+    ) -> Result<Done, Fails<{ GUARDED | FORBIDDEN | NOT_FOUND }>> {
+        self.auth.sessions().end(&caller, id.0.into()).await?;
         Ok(Done)
     }
 }

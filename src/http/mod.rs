@@ -1,22 +1,31 @@
 //! The REST API: translates between HTTP and the use cases, and decides nothing else.
 //!
-//! `Auth::routes` mounts it all. What every request passes, from the outside in: `edge` (request id,
-//! headers, log, problems, panics), the routes, a guard where one is asked for, the handler.
+//! `Auth::routes` mounts it all, `Auth::middleware` lets an app of one's own use the guards. What every
+//! request passes, from the outside in: `edge` (request id, headers, log, problems, panics), the routes,
+//! a guard where one is asked for, the handler.
 
 mod admin_api;
 mod auth_api;
 mod body;
+mod check_api;
 mod client_ip;
+mod cookie;
 mod docs;
 mod dto;
 mod edge;
+mod embed;
 mod guard;
+mod login_page;
 mod me_api;
+mod oauth_api;
+mod origins;
+mod page;
 mod password_api;
 mod problem;
+mod surface;
 mod system_api;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use poem::{EndpointExt, Response, Route, endpoint::BoxEndpoint, get};
@@ -26,15 +35,26 @@ use serde::{Deserialize, Serialize};
 use self::{
     admin_api::AdminApi,
     auth_api::AuthApi,
+    check_api::CheckApi,
     edge::{Edge, Methods},
+    login_page::LoginPage,
     me_api::MeApi,
+    oauth_api::OAuthApi,
+    origins::check_origins,
     password_api::{PasswordApi, SetPasswordPage},
+    surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
 };
-pub use self::{docs::openapi_document, problem::Problem};
+pub use self::{
+    docs::openapi_document,
+    embed::{AuthMiddleware, Authenticated},
+    guard::{Admin, Guard, HasRole, RoleName, Secured},
+    problem::Problem,
+};
 use crate::{
     auth::Auth,
-    setting::{BadSetting, shown},
+    model::client::Clients,
+    setting::{BadSetting, shown, shown_address},
 };
 
 /// `[http]`: where to listen and whom to believe.
@@ -52,6 +72,16 @@ pub struct HttpSettings {
     pub behind_proxy: bool,
     /// Most bytes of a request's body. Default 65536.
     pub max_body_bytes: usize,
+    /// Origins whose pages may use the API from a browser, with cookies. Default none.
+    pub allowed_origins: Vec<String>,
+    /// Origins that a login may lead back to, besides this server's own. Default none.
+    pub redirect_origins: Vec<String>,
+    /// The domain whose hosts all get the session cookie; empty (default) for this host alone.
+    pub cookie_domain: String,
+    /// The page to log in at; empty (default) for `/login` of this server.
+    pub login_page: String,
+    /// Whether `POST /v1/oauth/token` takes `grant_type=password`. Default false.
+    pub password_grant: bool,
 }
 
 impl Default for HttpSettings {
@@ -62,6 +92,11 @@ impl Default for HttpSettings {
             trusted_proxies: Vec::new(),
             behind_proxy: false,
             max_body_bytes: 65_536,
+            allowed_origins: Vec::new(),
+            redirect_origins: Vec::new(),
+            cookie_domain: String::new(),
+            login_page: String::new(),
+            password_grant: false,
         }
     }
 }
@@ -92,14 +127,53 @@ impl HttpSettings {
                 "set it to 65536",
             ));
         }
+        self.check_origins(false)?;
+        let is_domain = |text: &str| {
+            let label = |part: &str| {
+                !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            };
+            text.contains('.') && text.split('.').all(label)
+        };
+        if !self.cookie_domain.is_empty() && !is_domain(&self.cookie_domain) {
+            return Err(BadSetting::new(
+                "http.cookie_domain",
+                format!("{} is not a domain", shown(&self.cookie_domain)),
+                "write e.g. example.org, or leave it empty",
+            ));
+        }
+        let is_page = |text: &str| {
+            url::Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()))
+        };
+        if !self.login_page.is_empty() && !is_page(&self.login_page) {
+            return Err(BadSetting::new(
+                "http.login_page",
+                format!("{} is not an address", shown_address(&self.login_page)),
+                "write e.g. https://app.example.org/login, or leave it empty",
+            ));
+        }
         Ok(())
+    }
+
+    /// Checks the origins, which in production must be https.
+    ///
+    /// # Errors
+    /// The first [`BadSetting`].
+    pub fn check_origins(&self, in_production: bool) -> Result<(), BadSetting> {
+        let lists = [
+            ("http.allowed_origins", &self.allowed_origins),
+            ("http.redirect_origins", &self.redirect_origins),
+        ];
+        lists
+            .into_iter()
+            .try_for_each(|(key, origins)| check_origins(key, origins, in_production))
     }
 }
 
 /// How the API is mounted.
 #[derive(Debug, Clone)]
 pub struct ApiOptions {
-    /// Where clients reach this API, without a slash at the end; links begin with it.
+    /// Where clients reach this API, without a slash at the end; links begin with it. Where the routes
+    /// are nested below a path, it ends with that path.
     pub public_url: String,
     /// Networks of the proxies whose `X-Forwarded-For` and `X-Request-Id` are believed.
     pub trusted_proxies: Vec<IpNet>,
@@ -107,6 +181,18 @@ pub struct ApiOptions {
     pub max_body_bytes: usize,
     /// Whether `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` are served here too.
     pub docs: bool,
+    /// Origins whose pages may use the API from a browser, with cookies (`https://app.example.org`).
+    pub allowed_origins: Vec<String>,
+    /// Origins that a login may lead back to, besides that of `public_url`.
+    pub redirect_origins: Vec<String>,
+    /// The domain whose hosts all get the session cookie; empty for one host alone.
+    pub cookie_domain: String,
+    /// The page to log in at; empty for `/login` of this API.
+    pub login_page: String,
+    /// Whether `POST /v1/oauth/token` takes `grant_type=password`.
+    pub password_grant: bool,
+    /// Who may introspect and revoke tokens.
+    pub clients: Clients,
 }
 
 impl Default for ApiOptions {
@@ -116,14 +202,24 @@ impl Default for ApiOptions {
             trusted_proxies: Vec::new(),
             max_body_bytes: HttpSettings::default().max_body_bytes,
             docs: true,
+            allowed_origins: Vec::new(),
+            redirect_origins: Vec::new(),
+            cookie_domain: String::new(),
+            login_page: String::new(),
+            password_grant: false,
+            clients: Clients::default(),
         }
     }
 }
 
 #[derive(Tags)]
 enum Tag {
-    /// Registering, logging in and out.
+    /// Registering, logging in, refreshing and logging out.
     Authentication,
+    /// What proxies ask before they pass a request on.
+    ForwardAuth,
+    /// What OAuth libraries know.
+    OAuth,
     /// What users see and change about themselves.
     Me,
     /// What administrators do. Needs the role `admin`.
@@ -133,27 +229,40 @@ enum Tag {
 }
 
 /// Every operation there is.
-type Api = (AuthApi, PasswordApi, MeApi, AdminApi, SystemApi, VersionApi);
-
-/// What is known of a request before it is handled.
-#[derive(Debug, Clone)]
-struct Context {
-    request_id: Arc<str>,
-    client_ip: Option<IpAddr>,
-}
+type Api = (
+    AuthApi,
+    CheckApi,
+    PasswordApi,
+    MeApi,
+    AdminApi,
+    OAuthApi,
+    SystemApi,
+    VersionApi,
+);
 
 impl Auth {
     /// The whole API, ready to be served or nested.
     #[must_use]
     pub fn routes(&self, options: &ApiOptions) -> BoxEndpoint<'static, Response> {
-        let public_url = options.public_url.clone();
+        let surface = Surface::new(options);
         let api = (
-            AuthApi(self.clone()),
+            AuthApi {
+                auth: self.clone(),
+                surface: Arc::clone(&surface),
+            },
+            CheckApi,
             PasswordApi(self.clone()),
-            MeApi(self.clone()),
+            MeApi {
+                auth: self.clone(),
+                surface: Arc::clone(&surface),
+            },
             AdminApi {
                 auth: self.clone(),
-                public_url,
+                public_url: options.public_url.clone(),
+            },
+            OAuthApi {
+                auth: self.clone(),
+                surface: Arc::clone(&surface),
             },
             SystemApi {
                 auth: self.clone(),
@@ -170,18 +279,22 @@ impl Auth {
                 OpenApiService::new(api, "Doorward", env!("CARGO_PKG_VERSION")),
             )
         };
-        let route = route
-            .at("/set-password", get(SetPasswordPage))
-            .data(self.clone());
-        Edge::around(route, self.clone(), options).boxed()
+        let route = route.at("/set-password", get(SetPasswordPage));
+        let route = if options.login_page.is_empty() {
+            route.at("/login", LoginPage)
+        } else {
+            route
+        };
+        Edge::around(route, self.clone(), surface).boxed()
     }
 }
 
 fn methods() -> Methods {
     Methods::of::<Api>()
-        .and("/set-password", "GET")
-        .and("/openapi.json", "GET")
-        .and("/docs", "GET")
-        .and("/redoc", "GET")
-        .and("/scalar", "GET")
+        .and("/set-password", &["GET"])
+        .and("/login", &["GET", "POST"])
+        .and("/openapi.json", &["GET"])
+        .and("/docs", &["GET"])
+        .and("/redoc", &["GET"])
+        .and("/scalar", &["GET"])
 }

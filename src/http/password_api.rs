@@ -1,18 +1,15 @@
 //! Setting a password by a one-time link: the page that the link opens, and what its button posts.
 
-use poem::{
-    Endpoint, IntoResponse, Request, Response,
-    http::{HeaderValue, header},
-};
+use poem::{Endpoint, IntoResponse, Request, Response, http::header};
 use poem_openapi::{
     Object, OpenApi,
     types::{Example, Password},
 };
 
 use super::{
-    Tag,
+    Context, Tag,
     body::JsonBody,
-    guard::auth_of,
+    page::page_policy,
     problem::{ANY, BODY, Done, Fails, INVALID},
 };
 use crate::auth::Auth;
@@ -71,13 +68,10 @@ impl Endpoint for SetPasswordPage {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let nonce = auth_of(&request)?.nonce();
-        let policy = format!(
-            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
-             base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        );
+        let nonce = Context::of(&request)?.auth.nonce();
+        let policy = format!("script-src 'nonce-{nonce}'; connect-src 'self'; form-action 'none'");
+        let policy = page_policy(&nonce, &policy)?;
         let mut response = poem::web::Html(PAGE.replace("{nonce}", &nonce)).into_response();
-        let policy = HeaderValue::from_str(&policy).map_err(poem::error::InternalServerError)?;
         response
             .headers_mut()
             .insert(header::CONTENT_SECURITY_POLICY, policy);

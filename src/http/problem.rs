@@ -11,7 +11,7 @@ use poem::{
 use poem_openapi::{
     ApiResponse, Object,
     payload::{Json, Payload},
-    registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry},
+    registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry},
     types::{Example, ToJSON, Type},
 };
 
@@ -76,6 +76,31 @@ impl Problem {
         self
     }
 
+    /// The stable name.
+    pub(super) fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    /// The sentence for people.
+    pub(super) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// Whether somebody is not logged in, or not any more.
+    pub(super) fn is_unauthorized(&self) -> bool {
+        self.0.status == StatusCode::UNAUTHORIZED
+    }
+
+    /// Whether the fault is not the client's.
+    pub(super) fn is_internal(&self) -> bool {
+        self.0.status.is_server_error()
+    }
+
+    /// How the documents refer to the body of a problem.
+    pub(super) fn schema_ref() -> MetaSchemaRef {
+        ProblemBody::schema_ref()
+    }
+
     fn because(mut self, cause: impl Into<String>) -> Self {
         self.0.cause = Some(cause.into());
         self
@@ -124,14 +149,19 @@ impl Problem {
                 .then(|| self.0.errors.iter().map(ProblemField::from).collect()),
         };
         let mut response = Json(body).into_response();
-        response.set_status(self.0.status);
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        self.apply_to(&mut response);
+        response
+    }
+
+    /// Gives an answer with a body of its own the status and the headers of this problem.
+    pub(super) fn apply_to(&self, response: &mut Response) {
+        response.set_status(self.0.status);
         for (name, value) in &self.0.headers {
             response.headers_mut().insert(name.clone(), value.clone());
         }
-        response
     }
 
     /// Logs the problem once, with its cause where there is one: ours as errors, the client's quietly.
@@ -150,6 +180,11 @@ impl Problem {
 impl ResponseError for Problem {
     fn status(&self) -> StatusCode {
         self.0.status
+    }
+
+    /// For an app that lets it through to poem; every layer of ours renders it with the request's id.
+    fn as_response(&self) -> Response {
+        self.render("-")
     }
 }
 
@@ -208,10 +243,10 @@ impl From<AuthError> for Problem {
             E::NoCredentials => Self::unauthorized(
                 "unauthenticated",
                 "Not logged in",
-                "This request needs `Authorization: Bearer` with an access token.",
+                "This request needs `Authorization: Bearer` with an access token, or a session cookie.",
             ),
             E::TokenInvalid(_) => {
-                let detail = "The access token is not one of this server.";
+                let detail = "The token is not one of this server.";
                 Self::unauthorized("token_invalid", "Invalid token", detail).because(text)
             }
             E::TokenExpired => Self::unauthorized(
@@ -224,6 +259,11 @@ impl From<AuthError> for Problem {
                 "session_unknown",
                 "Session unknown",
                 "The session of this token does not exist any more.",
+            ),
+            E::CookieSuperseded => Self::unauthorized(
+                "cookie_superseded",
+                "Cookie superseded",
+                "This session has a newer cookie since its user gave the password again.",
             ),
             E::RoleRequired(role) => Self::new(
                 S::FORBIDDEN,
@@ -300,6 +340,11 @@ fn session_ended(reason: CloseReason) -> Problem {
             "session_idle",
             "Session idle",
             "This session was not used for too long; log in again.",
+        ),
+        CloseReason::RefreshReused => (
+            "refresh_reused",
+            "Refresh token reused",
+            "A refresh token was used again after its successor was; somebody may have a copy. Log in again.",
         ),
     };
     Problem::unauthorized(code, title, detail)
@@ -507,6 +552,30 @@ impl<const STATUS: u16, T: ToJSON> ApiResponse for Answer<STATUS, T> {
 
     fn register(registry: &mut Registry) {
         <Json<T> as Payload>::register(registry);
+    }
+}
+
+/// An answer with headers of its own.
+#[derive(Debug)]
+pub(super) struct With<T>(pub(super) T, pub(super) Vec<(HeaderName, HeaderValue)>);
+
+impl<T: IntoResponse> IntoResponse for With<T> {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        for (name, value) in self.1 {
+            response.headers_mut().append(name, value);
+        }
+        response
+    }
+}
+
+impl<T: ApiResponse> ApiResponse for With<T> {
+    fn meta() -> MetaResponses {
+        T::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
     }
 }
 

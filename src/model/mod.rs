@@ -1,6 +1,7 @@
 //! What Doorward knows: data and transitions, no I/O.
 
 pub mod account;
+pub mod client;
 pub mod field;
 pub mod session;
 pub mod token;

@@ -47,19 +47,30 @@ impl LinkSecret {
     /// (ASVS 6.5.2).
     #[must_use]
     pub fn hash(&self) -> SecretHash {
-        let digest =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.0.expose().as_bytes());
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest.as_ref());
-        SecretHash(bytes)
+        SecretHash::of(self.0.expose())
     }
 }
 
-/// The stored form of a one-time secret. Prints `***`.
+/// The stored form of a random secret. Prints `***`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretHash([u8; 32]);
 
 impl SecretHash {
+    /// The SHA-256 of a secret that nobody can guess.
+    #[must_use]
+    pub fn of(secret: &str) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+
+    /// A hash as it was stored; `None` for what is none.
+    #[must_use]
+    pub fn stored(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {

@@ -28,7 +28,7 @@ use crate::{
     email::EmailAddress,
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, NewSession, Session, SessionView},
+        session::{CloseReason, IdleRule, NewSession, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
@@ -157,6 +157,23 @@ pub enum CloseSession {
     AlreadyClosed,
     /// There is no such session of that user.
     Unknown,
+}
+
+/// What [`Store::rotate_refresh`] is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct RotateRefresh {
+    /// Whose session.
+    pub user: UserId,
+    /// Which session.
+    pub session: SessionId,
+    /// The stored form of the token that is presented.
+    pub presented: SecretHash,
+    /// The stored form of the one that takes its place.
+    pub successor: SecretHash,
+    /// The successor's generation.
+    pub generation: i64,
+    /// Which open sessions have become idle.
+    pub idle: IdleRule,
 }
 
 /// Which users to list.
@@ -339,13 +356,44 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> StoreResult<Option<u64>>;
 
-    /// Notes that the user of an open session has just proved who they are. False if it is not open.
+    /// Notes that the user of an open session has just proved who they are, unless that was noted
+    /// after `known`: of concurrent calls with one `known` the first is noted, and all are answered
+    /// with what stands there then. `None` if the session is not open.
     async fn renew_authentication(
         &self,
         user: UserId,
         session: SessionId,
+        known: Timestamp,
         now: Timestamp,
-    ) -> StoreResult<bool>;
+    ) -> StoreResult<Option<Timestamp>>;
+
+    /// Puts the successor in the place of a session's refresh token and answers when the session ends.
+    /// `None`, and nothing is written, unless the presented one is its current one, the session is open
+    /// and neither expired nor idle, and its user is active.
+    ///
+    /// Of any number of concurrent calls with one `presented` exactly one is answered with a time.
+    async fn rotate_refresh(
+        &self,
+        request: &RotateRefresh,
+        now: Timestamp,
+    ) -> StoreResult<Option<Timestamp>>;
+
+    /// What refreshing a session needs to know; `None` if it does not exist or is not that user's.
+    async fn refresh_state(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> StoreResult<Option<RefreshState>>;
+
+    /// Notes that an access token of this generation was seen, so that the refresh token of the
+    /// generation before has done its duty. Never backwards, and never beyond the generation that there
+    /// is.
+    async fn note_generation(
+        &self,
+        user: UserId,
+        session: SessionId,
+        generation: i64,
+    ) -> StoreResult<()>;
 
     /// Notes when sessions were last used: open ones only, never backwards.
     ///

@@ -247,6 +247,8 @@ mod faults;
 mod migrate;
 #[path = "sql/passwords.rs"]
 mod passwords;
+#[path = "sql/refreshing.rs"]
+mod refreshing;
 #[path = "sql/rows.rs"]
 mod rows;
 #[path = "sqlite/schema.rs"]

@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, jwk::Jwk};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Claims;
+use super::{Claims, TokenKind, ratchet::RefreshKey};
 use crate::{
     clock::Timestamp,
     entropy::{Entropy, random_bytes},
@@ -23,9 +23,6 @@ use crate::{
     secret::SecretString,
     setting::BadSetting,
 };
-
-/// The `typ` of access tokens (RFC 9068 §2.1).
-const TYPE: &str = "at+jwt";
 
 /// How a key signs; fixed per key (RFC 8725 §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,12 +271,41 @@ pub struct KeyRing {
 
 struct Key {
     alg: KeyAlgorithm,
+    kid: String,
     sign_from: Timestamp,
-    header: Header,
-    /// The header as every token of this key begins.
-    encoded_header: String,
+    access: Heading,
+    cookie: Heading,
     encoding: EncodingKey,
     decoding: DecodingKey,
+    refresh: RefreshKey,
+}
+
+impl Key {
+    fn heading(&self, kind: TokenKind) -> &Heading {
+        match kind {
+            TokenKind::Access => &self.access,
+            TokenKind::Cookie => &self.cookie,
+        }
+    }
+}
+
+/// How every token of one key and one kind begins.
+struct Heading {
+    header: Header,
+    encoded: String,
+}
+
+impl Heading {
+    fn new(stored: &StoredKey, kind: TokenKind) -> Result<Self, &'static str> {
+        let mut header = Header::new(stored.alg.jwt());
+        header.typ = Some(kind.as_str().to_owned());
+        header.kid = Some(stored.kid.clone());
+        let json = serde_json::to_vec(&header).map_err(|_| "cannot be named in a header")?;
+        Ok(Self {
+            header,
+            encoded: URL_SAFE_NO_PAD.encode(json),
+        })
+    }
 }
 
 impl KeyRing {
@@ -311,7 +337,7 @@ impl KeyRing {
                 BadSetting::new(setting, format!("key `{}` {problem}", stored.kid), remedy)
             };
             let (key, jwk) = open(stored).map_err(bad)?;
-            if keys.iter().any(|k| k.header.kid == key.header.kid) {
+            if keys.iter().any(|k| k.kid == key.kid) {
                 return Err(bad("stands there twice"));
             }
             keys.push(key);
@@ -329,22 +355,48 @@ impl KeyRing {
         &self.jwks
     }
 
-    pub(super) fn sign(&self, claims: &Claims, now: Timestamp) -> AuthResult<SecretString> {
+    /// The key that signs at `now`.
+    fn signing(&self, now: Timestamp) -> AuthResult<&Key> {
         let ready = self.keys.iter().filter(|key| key.sign_from <= now);
-        let key = ready
+        ready
             .max_by_key(|key| key.sign_from)
-            .ok_or_else(|| AuthError::Internal("no key may sign yet".into()))?;
-        let token = jsonwebtoken::encode(&key.header, claims, &key.encoding);
+            .ok_or_else(|| AuthError::Internal("no key may sign yet".into()))
+    }
+
+    /// What makes refresh tokens at `now`.
+    pub(super) fn refresh_key(&self, now: Timestamp) -> AuthResult<&RefreshKey> {
+        self.signing(now).map(|key| &key.refresh)
+    }
+
+    /// What has made refresh tokens that are still good.
+    pub(super) fn refresh_keys(&self) -> impl Iterator<Item = &RefreshKey> {
+        self.keys.iter().map(|key| &key.refresh)
+    }
+
+    pub(super) fn sign(
+        &self,
+        kind: TokenKind,
+        claims: &Claims,
+        now: Timestamp,
+    ) -> AuthResult<SecretString> {
+        let key = self.signing(now)?;
+        let token = jsonwebtoken::encode(&key.heading(kind).header, claims, &key.encoding);
         token
             .map(SecretString::new)
             .map_err(|e| AuthError::Internal(format!("signing failed: {:?}", e.kind())))
     }
 
-    pub(super) fn verify(&self, header: &str, message: &str, signature: &str) -> AuthResult<()> {
+    pub(super) fn verify(
+        &self,
+        kind: TokenKind,
+        header: &str,
+        message: &str,
+        signature: &str,
+    ) -> AuthResult<()> {
         let key = self
             .keys
             .iter()
-            .find(|key| key.encoded_header == header)
+            .find(|key| key.heading(kind).encoded == header)
             .ok_or(AuthError::TokenInvalid("unknown header or key"))?;
         match jsonwebtoken::crypto::verify(
             signature,
@@ -379,20 +431,17 @@ fn open(stored: &StoredKey) -> Result<(Key, Option<Value>), &'static str> {
             Some(public),
         )
     };
-    let mut header = Header::new(stored.alg.jwt());
-    header.typ = Some(TYPE.to_owned());
-    header.kid = Some(stored.kid.clone());
-    let encoded_header = URL_SAFE_NO_PAD
-        .encode(serde_json::to_vec(&header).map_err(|_| "cannot be named in a header")?);
-    let sign_from = stored.sign_from.into();
+    let refresh = RefreshKey::derive(&bytes).map_err(|_| "cannot be derived from")?;
     Ok((
         Key {
             alg: stored.alg,
-            sign_from,
-            header,
-            encoded_header,
+            kid: stored.kid.clone(),
+            sign_from: stored.sign_from.into(),
+            access: Heading::new(stored, TokenKind::Access)?,
+            cookie: Heading::new(stored, TokenKind::Cookie)?,
             encoding,
             decoding,
+            refresh,
         },
         jwk,
     ))

@@ -38,6 +38,8 @@ fn paths() -> Vec<(String, Vec<String>)> {
         }
         methods.sort();
     }
+    // Its own question is asked with the method of the request that it is about.
+    paths.retain(|(path, _)| path != "/v1/auth/check");
     assert!(paths.len() > 20);
     paths
 }

@@ -1,7 +1,9 @@
 //! The API under attack and under its own documentation. None of it depends on the database, so it
 //! runs on SQLite alone.
 
+mod browsers;
 mod http_hygiene;
+mod oauth;
 mod openapi;
 mod parameters;
 mod raw;

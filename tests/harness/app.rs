@@ -136,6 +136,7 @@ impl App {
             http: self.http.clone(),
             url: self.nodes[node].url.clone(),
             token: None,
+            refresh: None,
         }
     }
 
@@ -232,6 +233,8 @@ pub struct Client {
     pub http: reqwest::Client,
     pub url: String,
     pub token: Option<String>,
+    /// The refresh token of the last login or refresh.
+    pub refresh: Option<String>,
 }
 
 impl Client {
@@ -240,6 +243,7 @@ impl Client {
             http: http_client(),
             url: url.to_owned(),
             token: None,
+            refresh: None,
         }
     }
 
@@ -268,7 +272,38 @@ impl Client {
     /// Logs in and carries the access token from then on.
     pub async fn log_in(&self, email: &str, password: &str) -> Self {
         let answer = self.try_log_in(email, password).await.expect(200);
-        self.with_token(answer["access_token"].as_str().expect("an access token"))
+        self.with_pair(&answer)
+    }
+
+    /// The same user with the tokens of this answer.
+    pub fn with_pair(&self, answer: &Value) -> Self {
+        let text = |name: &str| answer[name].as_str().expect(name).to_owned();
+        Self {
+            token: Some(text("access_token")),
+            refresh: Some(text("refresh_token")),
+            ..self.clone()
+        }
+    }
+
+    /// The refresh token that it carries; without one the test fails.
+    #[track_caller]
+    pub fn refresh_token(&self) -> &str {
+        self.refresh.as_deref().expect("logged in")
+    }
+
+    /// Refreshes and carries the new tokens from then on.
+    pub async fn refreshed(&self) -> Self {
+        self.with_pair(&self.try_refresh().await.expect(200))
+    }
+
+    /// Sends the refresh token that it carries.
+    pub async fn try_refresh(&self) -> Reply {
+        let anonymous = Self {
+            token: None,
+            ..self.clone()
+        };
+        let body = json!({"refresh_token": self.refresh_token()});
+        anonymous.post("/v1/auth/refresh", body).await
     }
 
     pub async fn try_log_in(&self, email: &str, password: &str) -> Reply {

@@ -126,6 +126,16 @@ impl Database {
         }
     }
 
+    /// Everything that is stored, as somebody who steals a backup has it: bytes of PostgreSQL stand in
+    /// it in hexadecimal.
+    pub async fn dump(&self) -> Vec<u8> {
+        match self.backend() {
+            Backend::Sqlite => sqlite::dump(&self.settings.sqlite.path),
+            Backend::Postgres => postgres::dump(self.settings.postgres.url.expose()),
+            Backend::Mongodb => mongodb::dump(&self.mongo().await).await,
+        }
+    }
+
     /// The database itself, past all of Doorward's code.
     pub async fn mongo(&self) -> ::mongodb::Database {
         let client = mongodb::client(self.settings.mongodb.url.expose()).await;

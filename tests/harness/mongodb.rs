@@ -2,7 +2,7 @@
 
 use mongodb::{
     Client,
-    bson::{Document, doc},
+    bson::{Document, RawDocumentBuf, doc},
     options::ClientOptions,
 };
 use tokio::sync::OnceCell;
@@ -72,4 +72,17 @@ pub async fn initiate(url: &str) {
     })
     .await;
     client.shutdown().await;
+}
+
+/// Every document of every collection, as it is stored.
+pub async fn dump(database: &mongodb::Database) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for name in database.list_collection_names().await.expect("names") {
+        let collection = database.collection::<RawDocumentBuf>(&name);
+        let mut cursor = collection.find(doc! {}).await.expect("a cursor");
+        while cursor.advance().await.expect("a document") {
+            bytes.extend_from_slice(cursor.current().as_bytes());
+        }
+    }
+    bytes
 }

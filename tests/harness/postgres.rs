@@ -131,3 +131,15 @@ fn migrations_hash() -> u64 {
     }
     hasher.finish()
 }
+
+/// What `pg_dump` writes down.
+pub fn dump(url: &str) -> Vec<u8> {
+    let folder = std::env::var("DOORWARD_TEST_PG_BIN").expect("run ./tests/run");
+    let dumped = std::process::Command::new(format!("{folder}/pg_dump"))
+        .arg(url)
+        .output()
+        .expect("pg_dump runs");
+    let complaint = String::from_utf8_lossy(&dumped.stderr);
+    assert!(dumped.status.success(), "{complaint}");
+    dumped.stdout
+}

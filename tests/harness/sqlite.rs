@@ -33,3 +33,11 @@ pub fn execute(path: &Path, statement: &str) {
         .batch_execute(&batch)
         .unwrap_or_else(|e| panic!("{e}: {statement}"));
 }
+
+/// The file, with what is not in it yet.
+pub fn dump(path: &Path) -> Vec<u8> {
+    let beside = path.with_extension("db-wal");
+    let mut bytes = std::fs::read(path).expect("the file is there");
+    bytes.extend(std::fs::read(beside).unwrap_or_default());
+    bytes
+}

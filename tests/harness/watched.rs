@@ -13,13 +13,13 @@ use doorward::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, Session, SessionView},
+        session::{CloseReason, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     store::{
         ChangeStanding, CloseSession, CreateUser, LoginName, OpenSession, OpenSessionRequest,
-        Redeem, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
+        Redeem, RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
     },
 };
 use tokio::sync::Semaphore;
@@ -321,9 +321,35 @@ impl Store for WatchedStore {
         &self,
         user: UserId,
         session: SessionId,
+        known: Timestamp,
         now: Timestamp,
-    ) -> StoreResult<bool> {
-        watch!(self.renew_authentication(user, session, now))
+    ) -> StoreResult<Option<Timestamp>> {
+        watch!(self.renew_authentication(user, session, known, now))
+    }
+
+    async fn rotate_refresh(
+        &self,
+        request: &RotateRefresh,
+        now: Timestamp,
+    ) -> StoreResult<Option<Timestamp>> {
+        watch!(self.rotate_refresh(request, now))
+    }
+
+    async fn refresh_state(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> StoreResult<Option<RefreshState>> {
+        watch!(self.refresh_state(user, session))
+    }
+
+    async fn note_generation(
+        &self,
+        user: UserId,
+        session: SessionId,
+        generation: i64,
+    ) -> StoreResult<()> {
+        watch!(self.note_generation(user, session, generation))
     }
 
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {

@@ -1,9 +1,9 @@
 //! Sessions ended, one or all; an end is for good and keeps its reason.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use doorward::{
-    clock::Span,
+    clock::{Span, Timestamp},
     model::session::{CloseReason, SessionState},
     store::{CloseSession, Seen},
 };
@@ -28,6 +28,7 @@ for_each_store! {
     of_an_unknown_user_nothing_is_closed,
     authentication_is_renewed_for_an_open_session_only,
     authentication_never_goes_back,
+    of_renewals_at_once_one_is_noted_and_all_are_told,
 }
 
 /// ASVS 7.4.1.
@@ -232,12 +233,8 @@ async fn authentication_is_renewed_for_an_open_session_only(database: Database) 
     let bob = add_user(&*store, "bob@example.org").await;
     let session = open_one(&*store, ann, NOW).await;
     let other = open_one(&*store, ann, NOW).await;
-    assert!(
-        store
-            .renew_authentication(ann, session, at(5))
-            .await
-            .expect("an answer")
-    );
+    let renewed = store.renew_authentication(ann, session, NOW, at(5)).await;
+    assert_eq!(renewed.expect("an answer"), Some(at(5)));
     let seen = view(&*other_node, ann, session)
         .await
         .expect("the session exists");
@@ -252,12 +249,10 @@ async fn authentication_is_renewed_for_an_open_session_only(database: Database) 
         .await
         .expect("an answer");
     for (user, session) in [(ann, session), (bob, other), (ann, fresh_session_id())] {
-        assert!(
-            !store
-                .renew_authentication(user, session, at(7))
-                .await
-                .expect("an answer")
-        );
+        let renewed = store
+            .renew_authentication(user, session, at(5), at(7))
+            .await;
+        assert_eq!(renewed.expect("an answer"), None);
     }
     let seen = view(&*other_node, ann, session)
         .await
@@ -274,14 +269,28 @@ async fn authentication_never_goes_back(database: Database) {
     let ann = add_user(&*store, "ann@example.org").await;
     let session = open_one(&*store, ann, NOW).await;
     let earlier = NOW.minus(Span::secs(1));
-    assert!(
-        store
-            .renew_authentication(ann, session, earlier)
-            .await
-            .expect("an answer")
-    );
+    let renewed = store.renew_authentication(ann, session, NOW, earlier).await;
+    assert_eq!(renewed.expect("an answer"), Some(NOW));
     let seen = view(&*store, ann, session)
         .await
         .expect("the session exists");
     assert_eq!(seen.authenticated_at, NOW);
+}
+
+/// Somebody who presses the button twice gets two answers that agree.
+async fn of_renewals_at_once_one_is_noted_and_all_are_told(database: Database) {
+    let stores = two_nodes(&database).await;
+    let ann = add_user(&*stores[0], "ann@example.org").await;
+    let session = open_one(&*stores[0], ann, NOW).await;
+    let renewals = (0..20_i64).map(|n| {
+        let store = Arc::clone(&stores[usize::from(n % 2 == 0)]);
+        async move {
+            let renewed = store.renew_authentication(ann, session, NOW, at(5 + n));
+            renewed.await.expect("an answer").expect("it is open")
+        }
+    });
+    let told: BTreeSet<Timestamp> = race(renewals).await.into_iter().collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let seen = view(&*stores[1], ann, session).await;
+    assert!(told.contains(&seen.expect("the session exists").authenticated_at));
 }

@@ -157,10 +157,15 @@ fn changes_stay_as_they_are() {
         files,
         [
             "10d5b9388284dcde migrations/mongodb/0001_users_and_sessions.json",
+            "bff4a322c220379c migrations/mongodb/0002_refresh_tokens.json",
             "5bc139e7bd328c34 migrations/postgres/0001_users_and_sessions/down.sql",
             "a6001a21e311ab8f migrations/postgres/0001_users_and_sessions/up.sql",
+            "f2e5de5ef0873794 migrations/postgres/0002_refresh_tokens/down.sql",
+            "a976070a5ccdb71b migrations/postgres/0002_refresh_tokens/up.sql",
             "5bc139e7bd328c34 migrations/sqlite/0001_users_and_sessions/down.sql",
             "a96355fc4ce6bacd migrations/sqlite/0001_users_and_sessions/up.sql",
+            "354732743a230f56 migrations/sqlite/0002_refresh_tokens/down.sql",
+            "6517792c917753d8 migrations/sqlite/0002_refresh_tokens/up.sql",
         ]
     );
 }

@@ -13,6 +13,7 @@ mod opening_sessions;
 mod outages;
 mod passwords;
 mod presence;
+mod refreshing;
 mod sample;
 mod standing;
 mod users;

@@ -286,7 +286,8 @@ async fn what_is_taken_back_leaves_no_collection() {
     let database = Database::fresh(Backend::Mongodb).await;
     let settings = &database.settings().mongodb;
     let store = MongoStore::connect(settings).await.expect("connected");
-    let reverted = store.revert(usize::MAX).await.expect("reverted");
+    let mut reverted = store.revert(usize::MAX).await.expect("reverted");
+    reverted.reverse();
     assert_eq!(store.pending().await.expect("an answer"), reverted);
     let left = database.mongo().await.list_collection_names().await;
     assert_eq!(left.expect("an answer"), ["schema_migrations"]);

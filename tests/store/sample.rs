@@ -231,6 +231,7 @@ impl Login {
             expires_at: now.plus(Span::days(30)),
             auth_methods: vec![AuthMethod::Password],
             device: Device::default(),
+            refresh: Some(SecretHash::of("first")),
         };
         OpenSessionRequest {
             session,

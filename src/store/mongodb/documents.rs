@@ -56,7 +56,7 @@ pub(super) fn time_bson(at: Timestamp) -> Bson {
     Bson::DateTime(DateTime::from_millis(at.as_millis()))
 }
 
-/// The hash of a one-time secret as BSON.
+/// The hash of a random secret as BSON.
 pub(super) fn hash_bson(hash: &SecretHash) -> Bson {
     Bson::Binary(Binary {
         subtype: BinarySubtype::Generic,
@@ -144,8 +144,8 @@ pub(super) fn opened_session(new: &NewSession, now: Timestamp) -> Session {
     }
 }
 
-/// An open session as embedded in its user.
-pub(super) fn session_document(session: &Session) -> Document {
+/// An open session as embedded in its user, with the hash of its first refresh token.
+pub(super) fn session_document(session: &Session, refresh: Option<SecretHash>) -> Document {
     let methods: Vec<_> = session.auth_methods.iter().map(|m| m.as_str()).collect();
     let device = &session.device;
     doc! {
@@ -160,6 +160,11 @@ pub(super) fn session_document(session: &Session) -> Document {
         "address": device.address.map(|address| address.to_string()),
         "closed_at": null,
         "close_reason": null,
+        "generation": 0_i64,
+        "generation_used": 0_i64,
+        "refresh_hash": refresh.as_ref().map(hash_bson),
+        "refresh_previous": null,
+        "rotated_at": null,
     }
 }
 

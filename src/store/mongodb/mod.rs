@@ -12,6 +12,7 @@ mod documents;
 mod failure;
 mod migrate;
 mod reads;
+mod refreshing;
 mod rows;
 mod sessions;
 mod standing;
@@ -38,15 +39,15 @@ use crate::{
     clock::{Span, Timestamp},
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, Session, SessionView},
+        session::{CloseReason, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     setting::BadSetting,
     store::{
         ChangeStanding, CloseSession, CreateUser, LoginName, OpenSession, OpenSessionRequest,
-        Redeem, Seen, SetPassword, Store, StoreError, StoreResult, UpdateUser, UserFilter,
-        settings::MongoSettings,
+        Redeem, RotateRefresh, Seen, SetPassword, Store, StoreError, StoreResult, UpdateUser,
+        UserFilter, settings::MongoSettings,
     },
 };
 
@@ -290,9 +291,35 @@ impl Store for MongoStore {
         &self,
         user: UserId,
         session: SessionId,
+        known: Timestamp,
         now: Timestamp,
-    ) -> StoreResult<bool> {
-        self.renew(user, session, now).await
+    ) -> StoreResult<Option<Timestamp>> {
+        self.renew(user, session, known, now).await
+    }
+
+    async fn rotate_refresh(
+        &self,
+        request: &RotateRefresh,
+        now: Timestamp,
+    ) -> StoreResult<Option<Timestamp>> {
+        self.rotate(request, now).await
+    }
+
+    async fn refresh_state(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> StoreResult<Option<RefreshState>> {
+        self.read_refresh_state(user, session).await
+    }
+
+    async fn note_generation(
+        &self,
+        user: UserId,
+        session: SessionId,
+        generation: i64,
+    ) -> StoreResult<()> {
+        self.note_seen_generation(user, session, generation).await
     }
 
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {

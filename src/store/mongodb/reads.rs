@@ -237,7 +237,7 @@ fn filtered_sessions(condition: &Document) -> Document {
 }
 
 /// What the hot read needs of a user and of the sessions asked for.
-fn view_fields(wanted: &[(UserId, SessionId)]) -> Document {
+pub(super) fn view_fields(wanted: &[(UserId, SessionId)]) -> Document {
     let ids: Vec<Bson> = wanted.iter().map(|(_, id)| session_key(*id)).collect();
     doc! {
         "email": 1, "email_verified_at": 1, "username": 1, "attributes": 1, "roles": 1,

@@ -14,7 +14,10 @@ use crate::{
     email::EmailAddress,
     ids::{SessionId, UserId},
     model::{
-        session::{AuthMethod, CloseReason, Device, Session, SessionState, SessionView},
+        session::{
+            AuthMethod, CloseReason, Device, RefreshState, Session, SessionState, SessionView,
+        },
+        token::SecretHash,
         user::{
             Attributes, OnLimit, Roles, SessionLimitOverride, User, UserCredentials, UserStatus,
         },
@@ -43,6 +46,11 @@ impl<'a> Row<'a> {
             table: USERS,
             id: id.as_uuid(),
         }
+    }
+
+    /// An embedded session.
+    pub(super) fn session(document: &'a RawDocument, id: SessionId) -> Self {
+        Self::of(SESSIONS, document, id.as_uuid())
     }
 
     /// A document of any collection whose errors are to name `id`.
@@ -120,6 +128,14 @@ pub(super) fn id(value: RawBsonRef<'_>) -> Option<Uuid> {
     let binary = value.as_binary()?;
     (binary.subtype == BinarySubtype::Uuid)
         .then(|| Uuid::from_slice(binary.bytes).ok())
+        .flatten()
+}
+
+/// Reads the hash of a random secret.
+pub(super) fn hash(value: RawBsonRef<'_>) -> Option<SecretHash> {
+    let binary = value.as_binary()?;
+    (binary.subtype == BinarySubtype::Generic)
+        .then(|| SecretHash::stored(binary.bytes))
         .flatten()
 }
 
@@ -220,7 +236,7 @@ pub(super) fn read_session(
     user_id: UserId,
     id: SessionId,
 ) -> StoreResult<Session> {
-    let row = Row::of(SESSIONS, document, id.as_uuid());
+    let row = Row::session(document, id);
     Ok(Session {
         id,
         user_id,
@@ -248,7 +264,7 @@ pub(super) fn read_view(
     session: &RawDocument,
     session_id: SessionId,
 ) -> StoreResult<SessionView> {
-    let row = Row::of(SESSIONS, session, session_id.as_uuid());
+    let row = Row::session(session, session_id);
     Ok(SessionView {
         session_id,
         user: read_user(user, user_id)?,
@@ -256,6 +272,25 @@ pub(super) fn read_view(
         authenticated_at: row.required("authenticated_at", time)?,
         last_seen_at: row.required("last_seen_at", time)?,
         expires_at: row.required("expires_at", time)?,
+        generation_used: row.optional("generation_used", whole)?.unwrap_or(0),
+    })
+}
+
+/// Reads what refreshing a session needs. A session from before there were refresh tokens has none of
+/// these fields.
+pub(super) fn read_refresh_state(
+    user: &RawDocument,
+    user_id: UserId,
+    session: &RawDocument,
+    session_id: SessionId,
+) -> StoreResult<RefreshState> {
+    let row = Row::session(session, session_id);
+    Ok(RefreshState {
+        view: read_view(user, user_id, session, session_id)?,
+        generation: row.optional("generation", whole)?.unwrap_or(0),
+        current: row.optional("refresh_hash", hash)?,
+        previous: row.optional("refresh_previous", hash)?,
+        rotated_at: row.optional("rotated_at", time)?,
     })
 }
 

@@ -12,7 +12,7 @@ use mongodb::{
 use super::{
     MongoStore,
     documents::{USERS, opened_session, session_document, session_key, time_bson, user_key},
-    rows::{Row, count, id, list, time, whole},
+    rows::{Row, count, id, list, read_sessions, time, whole},
 };
 use crate::{
     clock::Timestamp,
@@ -153,7 +153,7 @@ fn opened(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> Do
     // The new session says which ones it replaced: that is how the caller learns it, and it stays
     // true when those are long gone.
     let new = doc! { "$mergeObjects": [
-        { "$literal": session_document(session) },
+        { "$literal": session_document(session, request.session.refresh) },
         { "replaced": { "$map": { "input": surplus, "as": "s", "in": "$$s.id" } } },
     ] };
     let refused = doc! { "$slice": ["$opening.ended", -CLOSED_KEPT] };
@@ -300,17 +300,46 @@ impl MongoStore {
         }
     }
 
+    /// The document as this very update left it says what stands there, whoever wrote it.
     pub(super) async fn renew(
         &self,
         user: UserId,
         session: SessionId,
+        known: Timestamp,
         now: Timestamp,
-    ) -> StoreResult<bool> {
-        let users = self.collection(USERS);
-        let renewed = doc! { "$max": { "sessions.$.authenticated_at": time_bson(now) } };
-        let open = open_session_filter(user, session);
-        let update = async move { users.update_one(open, renewed).await };
-        Ok(self.bounded(update).await?.matched_count > 0)
+    ) -> StoreResult<Option<Timestamp>> {
+        let is_this = doc! { "$and": [
+            is_open("$$s"),
+            { "$eq": ["$$s.id", session_key(session)] },
+        ] };
+        let not_renewed = doc! { "$lte": ["$$s.authenticated_at", time_bson(known.min(now))] };
+        let renewed = doc! { "$set": { "sessions": { "$map": {
+            "input": "$sessions",
+            "as": "s",
+            "in": { "$cond": [
+                { "$and": [&is_this, not_renewed] },
+                { "$mergeObjects": ["$$s", { "authenticated_at": time_bson(now) }] },
+                "$$s",
+            ] },
+        } } } };
+        let (users, limit) = (self.collection(USERS), self.operation_timeout);
+        let update = async move {
+            users
+                .find_one_and_update(open_session_filter(user, session), vec![renewed])
+                .return_document(ReturnDocument::After)
+                .projection(doc! { "sessions": sessions_where(is_this) })
+                .max_time(limit)
+                .await
+        };
+        let Some(after) = self.bounded(update).await? else {
+            return Ok(None);
+        };
+        let (_, embedded) = *read_sessions(&after, user)?
+            .first()
+            .ok_or_else(|| Row::user(&after, user).corrupt("sessions"))?;
+        Row::session(embedded, session)
+            .required("authenticated_at", time)
+            .map(Some)
     }
 
     /// One statement per session, many in one command. A statement that fails does not keep the others
@@ -350,7 +379,7 @@ impl MongoStore {
     }
 }
 
-fn open_session_filter(user: UserId, session: SessionId) -> Document {
+pub(super) fn open_session_filter(user: UserId, session: SessionId) -> Document {
     doc! {
         "_id": user_key(user),
         "sessions": { "$elemMatch": { "id": session_key(session), "closed_at": null } },

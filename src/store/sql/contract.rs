@@ -6,19 +6,19 @@ use diesel_async::pooled_connection::bb8::Pool;
 use super::{
     Conn, Hot, database_time,
     faults::{from_pool, to_the_end},
-    note_seen, passwords, sessions, standing, users,
+    note_seen, passwords, refreshing, sessions, standing, users,
 };
 use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, Session, SessionView},
+        session::{CloseReason, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     store::{
         ChangeStanding, CloseSession, CreateUser, LoginName, OpenSession, OpenSessionRequest,
-        Redeem, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
+        Redeem, RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
     },
 };
 
@@ -253,12 +253,50 @@ impl Store for SqlStore {
         &self,
         user: UserId,
         session: SessionId,
+        known: Timestamp,
         now: Timestamp,
-    ) -> StoreResult<bool> {
+    ) -> StoreResult<Option<Timestamp>> {
         let store = self.clone();
         to_the_end(async move {
             on!(store, writers, |conn| sessions::renew_authentication(
-                conn, user, session, now
+                conn, user, session, known, now
+            ))
+        })
+        .await
+    }
+
+    async fn rotate_refresh(
+        &self,
+        request: &RotateRefresh,
+        now: Timestamp,
+    ) -> StoreResult<Option<Timestamp>> {
+        let (store, request) = (self.clone(), *request);
+        to_the_end(async move {
+            on!(store, writers, |conn| refreshing::rotate(
+                conn, &request, now
+            ))
+        })
+        .await
+    }
+
+    async fn refresh_state(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> StoreResult<Option<RefreshState>> {
+        on!(self, readers, |conn| refreshing::state(conn, user, session))
+    }
+
+    async fn note_generation(
+        &self,
+        user: UserId,
+        session: SessionId,
+        generation: i64,
+    ) -> StoreResult<()> {
+        let store = self.clone();
+        to_the_end(async move {
+            on!(store, writers, |conn| refreshing::note_generation(
+                conn, user, session, generation
             ))
         })
         .await

@@ -114,7 +114,7 @@ async fn write(
         .execute(tx)
         .await?;
     if let Some(keep) = keep {
-        renew_authentication(tx, id, keep, now).await?;
+        renew_authentication(tx, id, keep, now, now).await?;
     }
     close_all(tx, id, keep, CloseReason::PasswordChanged, now).await
 }

@@ -13,9 +13,10 @@ use crate::{
     email::EmailAddress,
     model::{
         session::{
-            AuthMethod, CloseReason, Device, NewSession, Session, SessionState, SessionView,
+            AuthMethod, CloseReason, Device, NewSession, RefreshState, Session, SessionState,
+            SessionView,
         },
-        token::NewOneTimeSecret,
+        token::{NewOneTimeSecret, SecretHash},
         user::{
             Attributes, NewUser, OnLimit, SessionLimitOverride, User, UserCredentials, UserStatus,
         },
@@ -181,6 +182,7 @@ pub(super) struct SessionCoreRow {
     pub(super) expires_at: DbTime,
     closed_at: Option<DbTime>,
     close_reason: Option<String>,
+    generation_used: i64,
 }
 
 impl SessionCoreRow {
@@ -212,6 +214,34 @@ impl SessionCoreRow {
             authenticated_at: self.authenticated_at.0,
             last_seen_at: self.last_seen_at.0,
             expires_at: self.expires_at.0,
+            generation_used: self.generation_used,
+        })
+    }
+}
+
+/// What only refreshing needs of a session.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = sessions)]
+pub(super) struct RefreshRow {
+    generation: i64,
+    refresh_hash: Option<Vec<u8>>,
+    refresh_previous: Option<Vec<u8>>,
+    rotated_at: Option<DbTime>,
+}
+
+impl RefreshRow {
+    pub(super) fn state(self, session: SessionCoreRow, user: UserRow) -> StoreResult<RefreshState> {
+        let hash = |bytes: Option<Vec<u8>>, column| match bytes.map(|b| SecretHash::stored(&b)) {
+            None => Ok(None),
+            Some(None) => Err(session.corrupt(column)),
+            Some(hash) => Ok(hash),
+        };
+        Ok(RefreshState {
+            generation: self.generation,
+            current: hash(self.refresh_hash, "refresh_hash")?,
+            previous: hash(self.refresh_previous, "refresh_previous")?,
+            rotated_at: self.rotated_at.map(|at| at.0),
+            view: session.view(user)?,
         })
     }
 }
@@ -269,6 +299,7 @@ pub(super) struct NewSessionRow {
     device_name: Option<String>,
     user_agent: Option<String>,
     address: Option<String>,
+    refresh_hash: Option<Vec<u8>>,
 }
 
 impl NewSessionRow {
@@ -290,6 +321,7 @@ impl NewSessionRow {
             device_name: session.device.name.clone(),
             user_agent: session.device.user_agent.clone(),
             address: session.device.address.map(|address| address.to_string()),
+            refresh_hash: session.refresh.map(|hash| hash.as_bytes().to_vec()),
         }
     }
 }

@@ -241,24 +241,29 @@ pub(super) async fn close_all(
     Ok(closed.len() as u64)
 }
 
+/// Two statements that need no transaction: the second reads what stands there, whoever wrote it.
 pub(super) async fn renew_authentication(
     conn: &mut Conn,
     user: UserId,
     session: SessionId,
+    known: Timestamp,
     now: Timestamp,
-) -> StoreResult<bool> {
+) -> StoreResult<Option<Timestamp>> {
     let open = sessions::table
         .find(DbId(session.as_uuid()))
         .filter(sessions::user_id.eq(DbId(user.as_uuid())))
         .filter(sessions::closed_at.is_null());
-    let older = open.filter(sessions::authenticated_at.lt(DbTime(now)));
-    let renewed = diesel::update(older).set(sessions::authenticated_at.eq(DbTime(now)));
-    if renewed.execute(conn).await.map_err(from_diesel)? > 0 {
-        return Ok(true);
-    }
-    // A proof from a later moment stands there already; the session still has to be open.
-    let still = open.select(sessions::id).load::<DbId>(conn).await;
-    Ok(!still.map_err(from_diesel)?.is_empty())
+    let not_renewed = open.filter(sessions::authenticated_at.le(DbTime(known.min(now))));
+    diesel::update(not_renewed)
+        .set(sessions::authenticated_at.eq(DbTime(now)))
+        .execute(conn)
+        .await
+        .map_err(from_diesel)?;
+    let stands = open
+        .select(sessions::authenticated_at)
+        .first::<DbTime>(conn);
+    let stands = stands.await.optional().map_err(from_diesel)?;
+    Ok(stands.map(|at| at.0))
 }
 
 /// Each session in a statement that changes nothing unless it moves time forward.

@@ -36,6 +36,11 @@ diesel::table! {
         device_name -> Nullable<Text>,
         user_agent -> Nullable<Text>,
         address -> Nullable<Text>,
+        generation -> BigInt,
+        generation_used -> BigInt,
+        refresh_hash -> Nullable<Binary>,
+        refresh_previous -> Nullable<Binary>,
+        rotated_at -> Nullable<BigInt>,
     }
 }
 

@@ -1,0 +1,6 @@
+ALTER TABLE sessions
+    DROP COLUMN generation,
+    DROP COLUMN generation_used,
+    DROP COLUMN refresh_hash,
+    DROP COLUMN refresh_previous,
+    DROP COLUMN rotated_at;

@@ -1,0 +1,8 @@
+-- Refresh tokens are stored as hashes: the current one and the one before. A session in a cookie has
+-- none.
+ALTER TABLE sessions
+    ADD COLUMN generation        bigint NOT NULL DEFAULT 0,
+    ADD COLUMN generation_used   bigint NOT NULL DEFAULT 0,
+    ADD COLUMN refresh_hash      bytea,
+    ADD COLUMN refresh_previous  bytea,
+    ADD COLUMN rotated_at        timestamptz;

@@ -1,0 +1,5 @@
+ALTER TABLE sessions DROP COLUMN generation;
+ALTER TABLE sessions DROP COLUMN generation_used;
+ALTER TABLE sessions DROP COLUMN refresh_hash;
+ALTER TABLE sessions DROP COLUMN refresh_previous;
+ALTER TABLE sessions DROP COLUMN rotated_at;

@@ -1,0 +1,267 @@
+//! `/v1/auth/check`: a proxy asks whether a request may pass, and who sends it.
+//!
+//! The proxy sends the request's headers here before it sends the request to the application. It asks
+//! with whatever method and below whatever path it likes; [`as_asked`] makes one operation of them.
+
+use poem::{
+    FromRequest, IntoResponse, Request, RequestBody, Response,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
+};
+use poem_openapi::{
+    ApiResponse, OpenApi,
+    param::Query,
+    registry::{MetaHeader, MetaResponse, MetaResponses, Registry},
+    types::Type,
+};
+
+use super::{
+    Context, Tag,
+    guard::{Guard, Secured, caller_of},
+    problem::{FORBIDDEN, Fails, GUARDED, Problem},
+};
+use crate::{error::AuthError, sessions::CurrentUser};
+
+const PATH: &str = "/v1/auth/check";
+
+pub(super) struct CheckApi;
+
+/// The method of the request that a proxy asks about, where that is known.
+#[derive(Clone)]
+struct OriginalMethod(Option<Method>);
+
+/// Makes a question of whatever method, at the path of the check or below it, the one operation that
+/// there is. The body is the application's and is not read; below the path the query is the
+/// application's, too.
+pub(super) fn as_asked(request: &mut Request, context: &Context) {
+    let path = request.uri().path();
+    let is_below = path
+        .strip_prefix(PATH)
+        .is_some_and(|rest| rest.starts_with('/'));
+    if path != PATH && !is_below {
+        return;
+    }
+    let told = || {
+        let headers = request.headers();
+        let names = ["x-forwarded-method", "x-original-method"];
+        let mut told = names.iter().filter_map(|name| headers.get(*name));
+        Method::from_bytes(told.next()?.as_bytes()).ok()
+    };
+    let told = context.surface.trusts_peer_of(request).then(told).flatten();
+    drop(request.take_body());
+    request.set_data(OriginalMethod(told));
+    request.set_method(Method::GET);
+    if is_below {
+        *request.uri_mut() = Uri::from_static(PATH);
+    }
+}
+
+/// Who sends the request that the proxy asks about, and what else the answer depends on.
+struct Checked {
+    caller: Result<CurrentUser, Problem>,
+    context: Context,
+    headers: HeaderMap,
+    /// The address that the proxy was asked for, in its own words.
+    address: Option<String>,
+}
+
+impl<'a> FromRequest<'a> for Checked {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        let context = Context::of(request)?;
+        let told = request.data::<OriginalMethod>();
+        // A method that nobody told counts as unsafe.
+        let method = told.and_then(|told| told.0.clone()).unwrap_or(Method::POST);
+        let trusted = context.surface.trusts_peer_of(request);
+        Ok(Self {
+            caller: caller_of(request, &method).await,
+            context: context.clone(),
+            headers: request.headers().clone(),
+            address: trusted.then(|| address(request.headers())).flatten(),
+        })
+    }
+}
+
+impl Guard for Checked {}
+
+/// Who sends the request, for the application behind the proxy.
+#[derive(Debug)]
+struct Passed(Vec<(HeaderName, String)>);
+
+/// What the application is told, and how each is documented.
+const TOLD: [(&str, &str); 5] = [
+    ("x-auth-user", "The user's id."),
+    ("x-auth-session", "The session's id."),
+    (
+        "x-auth-roles",
+        "The user's roles, separated by commas; empty if there are none.",
+    ),
+    (
+        "x-auth-email",
+        "The user's e-mail address if it was verified, else empty.",
+    ),
+    (
+        "cookie",
+        "The request's cookies without the session's, for the application; empty if there are no others.",
+    ),
+];
+
+impl Passed {
+    fn new(caller: &CurrentUser, cookies: String) -> Self {
+        let user = &caller.user;
+        let email = match user.email_verified_at {
+            Some(_) => user.email.as_str(),
+            None => "",
+        };
+        let values = [
+            user.id.to_string(),
+            caller.session_id.to_string(),
+            user.roles.to_vec().join(","),
+            email.to_owned(),
+            cookies,
+        ];
+        let names = TOLD.iter().map(|(name, _)| HeaderName::from_static(name));
+        Self(names.zip(values).collect())
+    }
+}
+
+impl IntoResponse for Passed {
+    fn into_response(self) -> Response {
+        let mut response = Response::from(StatusCode::OK);
+        for (name, value) in self.0 {
+            // Ids, role names and addresses are plain ASCII, and cookies came in a header.
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+impl ApiResponse for Passed {
+    fn meta() -> MetaResponses {
+        let headers = TOLD.iter().map(|(name, description)| MetaHeader {
+            name: (*name).to_owned(),
+            description: Some((*description).to_owned()),
+            required: true,
+            deprecated: false,
+            schema: String::schema_ref(),
+        });
+        let response = MetaResponse {
+            description: "The request may pass; the headers say who sends it.",
+            status: Some(200),
+            status_range: None,
+            content: vec![],
+            headers: headers.collect(),
+        };
+        MetaResponses {
+            responses: vec![response],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
+/// The request may pass, or whoever sends it has to log in first.
+#[derive(Debug)]
+enum Decision {
+    Pass(Passed),
+    LogIn(String),
+}
+
+impl IntoResponse for Decision {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Pass(passed) => passed.into_response(),
+            Self::LogIn(page) => StatusCode::FOUND
+                .with_header(header::LOCATION, page)
+                .into_response(),
+        }
+    }
+}
+
+impl ApiResponse for Decision {
+    fn meta() -> MetaResponses {
+        let mut meta = Passed::meta();
+        let location = MetaHeader {
+            name: "Location".to_owned(),
+            description: Some("The page to log in at.".to_owned()),
+            required: true,
+            deprecated: false,
+            schema: String::schema_ref(),
+        };
+        meta.responses.push(MetaResponse {
+            description: "Not logged in; asked with `redirect` for somebody who reads HTML.",
+            status: Some(302),
+            status_range: None,
+            content: vec![],
+            headers: vec![location],
+        });
+        meta
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let mut accepted = accepted.filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.to_ascii_lowercase().contains("text/html"))
+}
+
+fn address(headers: &HeaderMap) -> Option<String> {
+    let told = |name| headers.get(name)?.to_str().ok();
+    let (scheme, host) = (told("x-forwarded-proto")?, told("x-forwarded-host")?);
+    let path = told("x-forwarded-uri")?;
+    path.starts_with('/')
+        .then(|| format!("{scheme}://{host}{path}"))
+}
+
+#[OpenApi(prefix_path = "/v1/auth", tag = "Tag::ForwardAuth")]
+impl CheckApi {
+    /// May this request pass
+    ///
+    /// For nginx, Traefik, Caddy, Envoy and other proxies that ask before they pass a request on. Any
+    /// method is taken, here and below this path. Who sends the request stands in headers, which are
+    /// always all there: a proxy that copies them leaves nothing of what the client may have written
+    /// itself. With a cookie the method of the original request counts, from `X-Forwarded-Method` or
+    /// `X-Original-Method` of a trusted proxy; without one it is taken for an unsafe method.
+    #[oai(path = "/check", method = "get", operation_id = "check")]
+    async fn check(
+        &self,
+        checked: Secured<Checked>,
+        /// Only users with this role may pass; others are answered 403.
+        role: Query<Option<String>>,
+        /// Where the login page leads back to: a path, or an address of a site in
+        /// `http.redirect_origins`. Given but empty, it is what the proxy names in `X-Forwarded-Proto`,
+        /// `X-Forwarded-Host` and `X-Forwarded-Uri`.
+        redirect: Query<Option<String>>,
+    ) -> Result<Decision, Fails<{ GUARDED | FORBIDDEN }>> {
+        let Checked {
+            caller,
+            context,
+            headers,
+            address,
+        } = checked.0;
+        let surface = &context.surface;
+        let back_to = match redirect.0.as_deref() {
+            None => None,
+            Some("") => Some(surface.origins.target(&address.unwrap_or_default())?),
+            Some(address) => Some(surface.origins.target(address)?),
+        };
+        let caller = match (caller, back_to) {
+            (Ok(caller), _) => caller,
+            (Err(refused), Some(back_to))
+                if refused.is_unauthorized() && accepts_html(&headers) =>
+            {
+                return Ok(Decision::LogIn(surface.login_page(&back_to)));
+            }
+            (Err(refused), _) => return Err(refused.into()),
+        };
+        if let Some(role) = role.0
+            && !caller.user.roles.contains(&role)
+        {
+            return Err(AuthError::RoleRequired(role.into()).into());
+        }
+        let cookies = surface.cookie.without(&headers);
+        Ok(Decision::Pass(Passed::new(&caller, cookies)))
+    }
+}

@@ -1,0 +1,186 @@
+//! The session cookie: what it is called, how it is set and cleared, and how it is found again.
+
+use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::problem::Problem;
+use crate::{
+    clock::{Span, Timestamp},
+    tokens::SignedToken,
+};
+
+/// The cookie's name without its prefix.
+const NAME: &str = "doorward";
+/// Browsers keep none for longer (RFC 6265bis §5.5).
+const LONGEST_LIFE: Span = Span::days(400);
+
+/// How the session cookie is called and who gets it.
+#[derive(Debug, Clone)]
+pub(super) struct SessionCookie {
+    name: String,
+    /// Everything but value and lifetime.
+    attributes: String,
+}
+
+impl SessionCookie {
+    /// On https the name begins with `__Host-`: no other host can set or read it. With a domain it is
+    /// `__Secure-` and every host of that domain gets it. Plain http, for development, has neither
+    /// (ASVS 3.3.1, 3.3.2, 3.3.3, 3.3.4).
+    pub(super) fn new(is_https: bool, domain: &str) -> Self {
+        let (prefix, secure) = match (is_https, domain) {
+            (false, _) => ("", ""),
+            (true, "") => ("__Host-", "; Secure"),
+            (true, _) => ("__Secure-", "; Secure"),
+        };
+        let domain = match domain {
+            "" => String::new(),
+            domain => format!("; Domain={domain}"),
+        };
+        Self {
+            name: format!("{prefix}{NAME}"),
+            attributes: format!("; Path=/; HttpOnly; SameSite=Lax{secure}{domain}"),
+        }
+    }
+
+    /// The header that gives a browser its cookie, for as long as the session may last.
+    pub(super) fn set(
+        &self,
+        token: &SignedToken,
+        session_end: Timestamp,
+        now: Timestamp,
+    ) -> Result<(HeaderName, HeaderValue), Problem> {
+        let life = session_end.as_secs().saturating_sub(now.as_secs());
+        let life = life.clamp(0, LONGEST_LIFE.as_secs());
+        self.header(token.token.expose(), life)
+    }
+
+    /// The header that takes the cookie away: same name, same path, same attributes.
+    pub(super) fn clear(&self) -> Result<(HeaderName, HeaderValue), Problem> {
+        self.header("", 0)
+    }
+
+    fn header(&self, value: &str, life: i64) -> Result<(HeaderName, HeaderValue), Problem> {
+        let text = format!("{}={value}; Max-Age={life}{}", self.name, self.attributes);
+        let mut value = HeaderValue::from_str(&text)
+            .map_err(|_| Problem::internal("the cookie is no header value"))?;
+        value.set_sensitive(true);
+        Ok((header::SET_COOKIE, value))
+    }
+
+    /// The cookie's value, if the request has it. The name is compared exactly, since browsers guard
+    /// prefixes whatever their case and servers must not take what was not guarded.
+    ///
+    /// # Errors
+    /// Two cookies of the name: which one counts would be anybody's guess (ASVS 15.3.7).
+    pub(super) fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, Problem> {
+        let mut found = pairs(headers).filter_map(|(pair, name)| {
+            let value = pair.get(name.len() + 1..).unwrap_or_default();
+            (name == self.name).then_some(value)
+        });
+        let first = found.next();
+        if found.next().is_some() {
+            let detail = format!("There must be one cookie `{}`, not several.", self.name);
+            return Err(Problem::bad_request("ambiguous_credentials", detail));
+        }
+        Ok(first)
+    }
+
+    /// The `Cookie` header without this cookie, for whoever must not see it.
+    pub(super) fn without(&self, headers: &HeaderMap) -> String {
+        let rest: Vec<&str> = pairs(headers)
+            .filter(|(pair, name)| *name != self.name && !pair.is_empty())
+            .map(|(pair, _)| pair)
+            .collect();
+        rest.join("; ")
+    }
+}
+
+/// Every cookie as `name=value`, and its name. HTTP/2 may send several headers.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let lines = headers.get_all(header::COOKIE).iter();
+    let lines = lines.filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).map(|pair| {
+        let pair = pair.trim();
+        (pair, pair.split('=').next().unwrap_or_default().trim_end())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let value = HeaderValue::from_str(line).expect("a value");
+            headers.append(header::COOKIE, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others_and_only_under_its_exact_name() {
+        let cookie = SessionCookie::new(true, "");
+        let find = |lines: &[&str]| {
+            let headers = headers(lines);
+            let found = cookie.find(&headers).map(|value| value.map(str::to_owned));
+            found.map_err(|problem| problem.to_string())
+        };
+        let ours = Ok(Some("a.b-c_d=".to_owned()));
+        assert_eq!(find(&["x=1; __Host-doorward=a.b-c_d=; y=2"]), ours);
+        assert_eq!(find(&["x=1", "__Host-doorward=a.b-c_d="]), ours);
+        for other in [
+            "__HOST-doorward=a",
+            "doorward=a",
+            "x__Host-doorward=a",
+            "=__Host-doorward=a",
+            "",
+        ] {
+            assert_eq!(find(&[other]), Ok(None), "{other}");
+        }
+        for twice in [
+            &["__Host-doorward=a; __Host-doorward=b"][..],
+            &["__Host-doorward=a", "__Host-doorward=b"],
+            &["__Host-doorward=a; __Host-doorward =b"],
+        ] {
+            assert_eq!(find(twice), Err("ambiguous_credentials".to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_others_get_is_without_the_cookie() {
+        let cookie = SessionCookie::new(true, "");
+        for (sent, left) in [
+            ("__Host-doorward=a", ""),
+            ("__Host-doorward=a; x=1", "x=1"),
+            ("x=1; __Host-doorward=a", "x=1"),
+            (
+                "x=1;__Host-doorward=a;y=__Host-doorward",
+                "x=1; y=__Host-doorward",
+            ),
+            ("x=1; __Host-doorward=a; __Host-doorward =b", "x=1"),
+        ] {
+            assert_eq!(cookie.without(&headers(&[sent])), left, "{sent}");
+        }
+    }
+
+    /// ASVS 3.3.1, 3.3.2, 3.3.3, 3.3.4.
+    #[test]
+    fn cookies_are_as_narrow_as_the_address_allows() {
+        let text = |cookie: SessionCookie| {
+            let (_, value) = cookie.clear().expect("a header");
+            value.to_str().expect("text").to_owned()
+        };
+        assert_eq!(
+            text(SessionCookie::new(true, "")),
+            "__Host-doorward=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure"
+        );
+        assert_eq!(
+            text(SessionCookie::new(true, "example.org")),
+            "__Secure-doorward=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=example.org"
+        );
+        assert_eq!(
+            text(SessionCookie::new(false, "")),
+            "doorward=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"
+        );
+    }
+}

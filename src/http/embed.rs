@@ -1,0 +1,67 @@
+//! Doorward inside somebody else's poem app: what lets its handlers take a `CurrentUser`.
+
+use std::sync::Arc;
+
+use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
+
+use super::{ApiOptions, Context, problem::Problem, surface::Surface};
+use crate::auth::Auth;
+
+impl Auth {
+    /// Lets the handlers of a poem app take [`crate::CurrentUser`], [`super::HasRole`] and
+    /// [`super::Secured`]. Give it the options that [`Auth::routes`] gets: cookies are then called the
+    /// same everywhere.
+    #[must_use]
+    pub fn middleware(&self, options: &ApiOptions) -> AuthMiddleware {
+        AuthMiddleware {
+            auth: self.clone(),
+            surface: Surface::new(options),
+        }
+    }
+}
+
+/// See [`Auth::middleware`].
+#[derive(Clone)]
+pub struct AuthMiddleware {
+    auth: Auth,
+    surface: Arc<Surface>,
+}
+
+impl<E: Endpoint> Middleware<E> for AuthMiddleware {
+    type Output = Authenticated<E>;
+
+    fn transform(&self, inner: E) -> Authenticated<E> {
+        Authenticated {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// An endpoint whose handlers can ask who is calling.
+pub struct Authenticated<E> {
+    inner: E,
+    layer: AuthMiddleware,
+}
+
+impl<E: Endpoint> Endpoint for Authenticated<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let AuthMiddleware { auth, surface } = &self.layer;
+        let context = Context::new(auth, surface, &request);
+        let request_id = Arc::clone(&context.request_id);
+        request.set_data(context);
+        match self.inner.call(request).await {
+            Ok(answer) => Ok(answer.into_response()),
+            // Ours are answered here, where the request's id is known; the others are the app's.
+            Err(error) => match error.downcast_ref::<Problem>() {
+                Some(problem) => {
+                    problem.log();
+                    Ok(problem.render(&request_id))
+                }
+                None => Err(error),
+            },
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What this API shows to browsers and proxies, and what it believes of them: made once from the
+//! options, asked at every request.
+
+use std::{net::IpAddr, sync::Arc};
+
+use poem::{Request, http::HeaderName};
+use url::Url;
+
+use super::{
+    ApiOptions,
+    client_ip::{client_ip, peer_is_trusted},
+    cookie::SessionCookie,
+    origins::{Origins, Target},
+    problem::Problem,
+};
+use crate::auth::Auth;
+
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The options in the form in which requests need them.
+#[derive(Debug)]
+pub(super) struct Surface {
+    pub(super) options: ApiOptions,
+    pub(super) is_https: bool,
+    pub(super) cookie: SessionCookie,
+    pub(super) origins: Origins,
+}
+
+impl Surface {
+    pub(super) fn new(options: &ApiOptions) -> Arc<Self> {
+        let is_https = options.public_url.starts_with("https://");
+        let origins = Origins::new(
+            &options.public_url,
+            &options.allowed_origins,
+            &options.redirect_origins,
+        );
+        Arc::new(Self {
+            is_https,
+            cookie: SessionCookie::new(is_https, &options.cookie_domain),
+            origins,
+            options: options.clone(),
+        })
+    }
+
+    /// Where people log in: the page of the configuration, or our own.
+    pub(super) fn login_page(&self, back_to: &Target) -> String {
+        let own = format!("{}/login", self.options.public_url);
+        let page = match self.options.login_page.as_str() {
+            "" => &own,
+            page => page,
+        };
+        let Ok(mut url) = Url::parse(page) else {
+            return own;
+        };
+        url.query_pairs_mut()
+            .append_pair("redirect", &back_to.location);
+        url.into()
+    }
+
+    /// Whether the peer is a proxy whose word counts.
+    pub(super) fn trusts_peer_of(&self, request: &Request) -> bool {
+        peer_is_trusted(request, &self.options.trusted_proxies)
+    }
+}
+
+/// What is known of a request before it is handled.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) auth: Auth,
+    pub(super) surface: Arc<Surface>,
+    pub(super) request_id: Arc<str>,
+    pub(super) client_ip: Option<IpAddr>,
+}
+
+impl Context {
+    /// What is known of this request, unless an outer layer has found it out already.
+    pub(super) fn new(auth: &Auth, surface: &Arc<Surface>, request: &Request) -> Self {
+        let request_id = match request.data::<Self>() {
+            Some(outer) => Arc::clone(&outer.request_id),
+            None => request_id(auth, surface, request),
+        };
+        Self {
+            auth: auth.clone(),
+            surface: Arc::clone(surface),
+            request_id,
+            client_ip: client_ip(request, &surface.options.trusted_proxies),
+        }
+    }
+
+    /// What was found out about this request.
+    pub(super) fn of(request: &Request) -> Result<&Self, Problem> {
+        let missing = "a route was mounted outside of `Auth::routes` and `Auth::middleware`";
+        request.data().ok_or_else(|| Problem::internal(missing))
+    }
+}
+
+/// A fresh id, or the one that a trusted proxy has given the request already.
+fn request_id(auth: &Auth, surface: &Surface, request: &Request) -> Arc<str> {
+    let plain = |id: &&str| {
+        (1..=64).contains(&id.len())
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    let given = || request.header(&X_REQUEST_ID).filter(plain).map(Arc::from);
+    let believed = surface.trusts_peer_of(request).then(given).flatten();
+    believed.unwrap_or_else(|| auth.fresh_request_id().to_string().into())
+}
