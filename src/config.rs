@@ -164,8 +164,8 @@ impl Settings {
     /// # Errors
     /// The first [`BadSetting`].
     pub fn check(&self) -> Result<(), BadSetting> {
-        self.check_public_url()?;
         self.http.check()?;
+        self.check_public_url()?;
         self.database.check()?;
         self.sessions.check()?;
         self.tokens.check()?;
@@ -203,6 +203,18 @@ impl Settings {
             || self.public_url.contains('#')
         {
             return bad("has a user name, a query or a fragment", example);
+        }
+        let domain = &self.http.cookie_domain;
+        let is_within = |host: &str| {
+            let rest = host.strip_suffix(domain.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        if !domain.is_empty() && !is_within(authority.host()) {
+            return Err(BadSetting::new(
+                "http.cookie_domain",
+                format!("`{domain}` is not a domain of {}", authority.host()),
+                "browsers would not take the cookie; correct it, or leave it empty",
+            ));
         }
         if self.public_url.ends_with('/') {
             return bad("ends with a slash", "take the slash away");

@@ -314,6 +314,30 @@ fn states(list: &Value) -> Vec<(String, String, String)> {
         .collect()
 }
 
+/// ASVS 11.5.1: the configuration holds nothing that opens a door.
+#[test]
+fn a_client_gets_a_secret_that_the_configuration_does_not_hold() {
+    let place = Place::new();
+    let client = |id: &str| place.run(&["key", "client", id, "--json"], &[]).json();
+    let (notes, again) = (client("notes"), client("notes"));
+    let text = |value: &Value, name: &str| value[name].as_str().expect(name).to_owned();
+    let (secret, entry) = (text(&notes, "secret"), text(&notes, "entry"));
+    assert!(secret.starts_with("dwc_") && secret.len() == 47, "{secret}");
+    assert_ne!(secret, text(&again, "secret"));
+    assert!(
+        entry.starts_with("notes:") && !entry.contains(&secret[4..]),
+        "{entry}"
+    );
+    let taken = place.run(&["config", "check"], &[("DOORWARD__CLIENTS", &entry)]);
+    taken.answer();
+    let words = place.run(&["key", "client", "notes"], &[]).answer();
+    assert!(words.contains("shown only now: dwc_"), "{words}");
+    let odd = place.run(&["key", "client", "no tes"], &[]);
+    assert_eq!(odd.code, 2, "{}", odd.err);
+    let left = fs::read_dir(place.path("")).expect("there").count();
+    assert_eq!(left, 0, "nothing is written down");
+}
+
 /// The first key has to be made while production would still refuse to start for want of one.
 #[test]
 fn a_key_can_be_made_before_there_is_one() {

@@ -153,7 +153,7 @@ fn a_value_that_means_nothing_names_what_there_is() {
     );
     assert!(
         network.ends_with(
-            "whose X-Forwarded-For and X-Request-Id are believed, e.g. [\"10.0.0.0/8\"]"
+            "whose X-Forwarded-*, X-Original-Method and X-Request-Id headers are believed, e.g. [\"10.0.0.0/8\"]"
         ),
         "{network}"
     );
@@ -227,6 +227,61 @@ fn what_contradicts_itself_is_refused() {
             .split(';')
             .next(),
         Some("database.postgres.url: is empty")
+    );
+}
+
+/// What browsers would do otherwise than was meant, or not at all.
+#[test]
+fn settings_about_browsers_and_clients_are_judged() {
+    for (name, value, sentence) in [
+        (
+            "DOORWARD__HTTP__ALLOWED_ORIGINS",
+            "https://app.example.org, *",
+            "http.allowed_origins: `*` is not an origin; write scheme, host and port as browsers do, e.g. https://app.example.org",
+        ),
+        (
+            "DOORWARD__HTTP__REDIRECT_ORIGINS",
+            "https://app.example.org/notes",
+            "http.redirect_origins: `https://app.example.org/notes` is not an origin; write scheme, host and port as browsers do, e.g. https://app.example.org",
+        ),
+        (
+            "DOORWARD__HTTP__COOKIE_DOMAIN",
+            "localhost",
+            "http.cookie_domain: `localhost` is not a domain; write e.g. example.org, or leave it empty",
+        ),
+        (
+            "DOORWARD__HTTP__COOKIE_DOMAIN",
+            "example.org",
+            "http.cookie_domain: `example.org` is not a domain of localhost; browsers would not take the cookie; correct it, or leave it empty",
+        ),
+        (
+            "DOORWARD__HTTP__LOGIN_PAGE",
+            "/sign-in",
+            "http.login_page: `/sign-in` is not an address; write e.g. https://app.example.org/login, or leave it empty",
+        ),
+        (
+            "DOORWARD__SESSIONS__REFRESH_GRACE",
+            "6m",
+            "sessions.refresh_grace: 6m is longer than 5m; set it to 10s; all that time a stolen refresh token that was used is not noticed",
+        ),
+        (
+            "DOORWARD__CLIENTS",
+            "notes",
+            "clients: `notes` has no hash; make it with `doorward key client ID`",
+        ),
+    ] {
+        assert_eq!(refused(&[(name, value)]), sentence);
+    }
+    let within = [
+        ("DOORWARD__PUBLIC_URL", "https://auth.example.org"),
+        ("DOORWARD__HTTP__COOKIE_DOMAIN", "example.org"),
+        ("DOORWARD__HTTP__ALLOWED_ORIGINS", "http://app.example.org"),
+    ];
+    Place::new().run(&["config", "check"], &within).answer();
+    let plain = refused(&with(&PRODUCTION, &within[2..]));
+    assert_eq!(
+        plain,
+        "http.allowed_origins: `http://app.example.org` is plain text; use https:// in production"
     );
 }
 

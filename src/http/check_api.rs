@@ -60,6 +60,8 @@ struct Checked {
     caller: Result<CurrentUser, Problem>,
     context: Context,
     headers: HeaderMap,
+    /// Whether the method of the original request is known.
+    is_method_told: bool,
     /// The address that the proxy was asked for, in its own words.
     address: Option<String>,
 }
@@ -68,13 +70,16 @@ impl<'a> FromRequest<'a> for Checked {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
         let context = Context::of(request)?;
         let told = request.data::<OriginalMethod>();
+        let told = told.and_then(|told| told.0.clone());
+        let is_method_told = told.is_some();
         // A method that nobody told counts as unsafe.
-        let method = told.and_then(|told| told.0.clone()).unwrap_or(Method::POST);
+        let method = told.unwrap_or(Method::POST);
         let trusted = context.surface.trusts_peer_of(request);
         Ok(Self {
             caller: caller_of(request, &method).await,
             context: context.clone(),
             headers: request.headers().clone(),
+            is_method_told,
             address: trusted.then(|| address(request.headers())).flatten(),
         })
     }
@@ -207,12 +212,27 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     accepted.any(|value| value.to_ascii_lowercase().contains("text/html"))
 }
 
+/// The address of the original request as a proxy tells it. What a client wrote into its path without
+/// encoding it is encoded here.
 fn address(headers: &HeaderMap) -> Option<String> {
     let told = |name| headers.get(name)?.to_str().ok();
     let (scheme, host) = (told("x-forwarded-proto")?, told("x-forwarded-host")?);
-    let path = told("x-forwarded-uri")?;
-    path.starts_with('/')
-        .then(|| format!("{scheme}://{host}{path}"))
+    let mut address = format!("{scheme}://{host}");
+    let path = headers.get("x-forwarded-uri")?.as_bytes();
+    let digit = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble)]);
+    for byte in path {
+        match byte {
+            0x21..=0x7e => address.push(char::from(*byte)),
+            other => address.extend(['%', digit(other >> 4), digit(other & 15)]),
+        }
+    }
+    path.starts_with(b"/").then_some(address)
+}
+
+/// Says the problem's code in a header as well: some proxies show their clients nothing of the body.
+fn for_proxies(refused: Problem) -> Problem {
+    let code = HeaderValue::from_static(refused.code());
+    refused.with_header(HeaderName::from_static("x-auth-problem"), code)
 }
 
 #[OpenApi(prefix_path = "/v1/auth", tag = "Tag::ForwardAuth")]
@@ -222,7 +242,7 @@ impl CheckApi {
     /// For nginx, Traefik, Caddy, Envoy and other proxies that ask before they pass a request on. Any
     /// method is taken, here and below this path. Who sends the request stands in headers, which are
     /// always all there: a proxy that copies them leaves nothing of what the client may have written
-    /// itself. With a cookie the method of the original request counts, from `X-Forwarded-Method` or
+    /// itself. A refusal has its `code` in `X-Auth-Problem`, too. With a cookie the method of the original request counts, from `X-Forwarded-Method` or
     /// `X-Original-Method` of a trusted proxy; without one it is taken for an unsafe method.
     #[oai(path = "/check", method = "get", operation_id = "check")]
     async fn check(
@@ -239,27 +259,34 @@ impl CheckApi {
             caller,
             context,
             headers,
+            is_method_told,
             address,
         } = checked.0;
         let surface = &context.surface;
-        let back_to = match redirect.0.as_deref() {
-            None => None,
-            Some("") => Some(surface.origins.target(&address.unwrap_or_default())?),
-            Some(address) => Some(surface.origins.target(address)?),
-        };
-        let caller = match (caller, back_to) {
+        let caller = match (caller, redirect.0) {
             (Ok(caller), _) => caller,
-            (Err(refused), Some(back_to))
+            (Err(refused), Some(redirect))
                 if refused.is_unauthorized() && accepts_html(&headers) =>
             {
+                let back_to = match redirect.as_str() {
+                    "" => address.unwrap_or_default(),
+                    _ => redirect,
+                };
+                let back_to = surface.origins.target(&back_to)?;
                 return Ok(Decision::LogIn(surface.login_page(&back_to)));
             }
-            (Err(refused), _) => return Err(refused.into()),
+            (Err(refused), _) if refused.code() == "cross_site" && !is_method_told => {
+                let detail = "With a cookie the method of the original request must be known: name the proxy in \
+                    `http.trusted_proxies` and let it send `X-Forwarded-Method` or `X-Original-Method`.";
+                return Err(for_proxies(refused.with_detail(detail)).into());
+            }
+            (Err(refused), _) => return Err(for_proxies(refused).into()),
         };
         if let Some(role) = role.0
             && !caller.user.roles.contains(&role)
         {
-            return Err(AuthError::RoleRequired(role.into()).into());
+            let refused = AuthError::RoleRequired(role.into());
+            return Err(for_proxies(refused.into()).into());
         }
         let cookies = surface.cookie.without(&headers);
         Ok(Decision::Pass(Passed::new(&caller, cookies)))

@@ -97,13 +97,13 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         let context = Context::new(&self.auth, &self.surface, &request);
         request.set_data(context.clone());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        // First of all: to a proxy any 2xx means that a request may pass, that of a preflight as well.
+        as_asked(&mut request, &context);
         let reader = self.surface.origins.reader(request.headers());
-        if let Some(answer) = reader.as_ref().and_then(|_| preflight(&request)) {
-            let mut response = answer;
+        if let Some(mut response) = reader.as_ref().and_then(|_| preflight(&request)) {
             self.finish(&mut response, &context.request_id, reader);
             return Ok(response);
         }
-        as_asked(&mut request, &context);
         let span = tracing::info_span!("request", id = %context.request_id, %method);
         async {
             let answered = self.answer(request).await;

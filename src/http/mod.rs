@@ -66,7 +66,8 @@ pub struct HttpSettings {
     /// Address and port of the API with `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` in
     /// production, for operators; empty (default) for nowhere. Elsewhere they are served by `listen`.
     pub admin_listen: String,
-    /// Networks of the proxies whose `X-Forwarded-For` and `X-Request-Id` are believed. Default none.
+    /// Networks of the proxies whose `X-Forwarded-*`, `X-Original-Method` and `X-Request-Id` headers are
+    /// believed. Default none.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether a proxy in front of this node does TLS. Default false.
     pub behind_proxy: bool,
@@ -175,7 +176,8 @@ pub struct ApiOptions {
     /// Where clients reach this API, without a slash at the end; links begin with it. Where the routes
     /// are nested below a path, it ends with that path.
     pub public_url: String,
-    /// Networks of the proxies whose `X-Forwarded-For` and `X-Request-Id` are believed.
+    /// Networks of the proxies whose `X-Forwarded-*`, `X-Original-Method` and `X-Request-Id` headers are
+    /// believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Most bytes of a request's body.
     pub max_body_bytes: usize,

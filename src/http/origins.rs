@@ -81,8 +81,10 @@ impl Origins {
     /// # Errors
     /// 400 `redirect_refused`.
     pub(super) fn target(&self, text: &str) -> Result<Target, Problem> {
-        // Browsers drop these wherever they stand, so what is checked would not be what is opened.
-        let is_plain = text.bytes().all(|b| (0x21..=0x7e).contains(&b)) && !text.contains('\\');
+        // Browsers drop blanks and controls wherever they stand and read `\` in a path as `/`, so what is
+        // checked would not be what is opened.
+        let path = text.split(['?', '#']).next().unwrap_or_default();
+        let is_plain = text.bytes().all(|b| (0x21..=0x7e).contains(&b)) && !path.contains('\\');
         let inside = is_plain && text.starts_with('/') && !text.starts_with("//");
         if inside {
             return Ok(Target {
@@ -240,6 +242,7 @@ mod tests {
         for good in [
             "/",
             "/notes?page=2#top",
+            "/search?q=a\\b",
             "https://auth.example.org/x",
             "https://app.example.org:8443/a?b=c",
         ] {

@@ -71,6 +71,11 @@ impl Problem {
         self
     }
 
+    pub(super) fn with_detail(mut self, detail: &str) -> Self {
+        detail.clone_into(&mut self.0.detail);
+        self
+    }
+
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
         self

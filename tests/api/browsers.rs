@@ -250,10 +250,9 @@ async fn a_login_leads_nowhere_else() {
     ] {
         let encoded: String = form_urlencoded::byte_serialize(evil.as_bytes()).collect();
         for path in ["/login", "/v1/auth/check"] {
-            let page = app
-                .browser()
-                .get(&format!("{path}?redirect={encoded}"))
-                .await;
+            let browser = app.browser();
+            let page = browser.request(Method::GET, &format!("{path}?redirect={encoded}"));
+            let page = browser.send(page.header("accept", "text/html")).await;
             assert_problem!(page, 400, "redirect_refused");
         }
         let reply = fill(&app.browser(), "ann@example.org", PASSWORD, evil).await;

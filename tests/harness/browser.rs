@@ -18,9 +18,13 @@ pub struct Browser {
 
 impl Browser {
     pub fn at(node: &Node) -> Self {
+        Self::at_url(&node.url)
+    }
+
+    pub fn at_url(url: &str) -> Self {
         Self {
             http: http_client(),
-            url: node.url.clone(),
+            url: url.to_owned(),
             cookie: None,
             site: vec![("sec-fetch-site", "same-origin")],
         }
@@ -59,7 +63,13 @@ impl Browser {
 
     /// Logs in with [`PASSWORD`] and keeps the cookie.
     pub async fn log_in(&self, email: &str) -> Self {
-        let reply = self.try_log_in(email).await;
+        self.log_in_with(email, PASSWORD).await
+    }
+
+    /// Logs in and keeps the cookie.
+    pub async fn log_in_with(&self, email: &str, password: &str) -> Self {
+        let body = json!({"email": email, "password": password, "transport": "cookie"});
+        let reply = self.post("/v1/auth/login", body).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         self.after(&reply)
     }

@@ -4,6 +4,8 @@
 #
 #   find_servers    finds or installs the programs; sets and exports
 #                   DOORWARD_TEST_PG_BIN, DOORWARD_TEST_PG_USER, DOORWARD_TEST_MONGOD
+#   find_neighbours finds or installs the programs that Doorward is tried with; sets and exports
+#                   DOORWARD_TEST_NGINX, DOORWARD_TEST_CHROMIUM, DOORWARD_TEST_PYTHON, DOORWARD_TEST_NPM
 #   start_servers   starts what no URL is given for; sets and exports
 #                   DOORWARD_TEST_POSTGRES_URL, DOORWARD_TEST_MONGODB_URL
 #   stop_servers    stops what start_servers started and removes its folder
@@ -279,4 +281,72 @@ stop_servers() {
     fi
     rm -rf "$SERVERS_DIR"
     SERVERS_DIR=''
+}
+
+# cached NAME COMMAND FILE...: prints a folder of the cache that `COMMAND FOLDER` has filled, once for
+# each content of the files.
+cached() {
+    local name="$1" fill="$2" folder draft
+    shift 2
+    folder="$SERVERS_CACHE/$name-$(cat "$@" | sha256sum | cut -c1-16)"
+    if [ ! -d "$folder" ]; then
+        draft="$folder.draft"
+        rm -rf "$draft"
+        mkdir -p "$draft"
+        "$fill" "$draft" "$@" >&2 || fail "what is listed in $* could not be installed"
+        mv "$draft" "$folder"
+    fi
+    printf '%s\n' "$folder"
+}
+
+# Not a virtual environment, which could not be moved: a folder of modules, and a program that knows it.
+install_python_modules() {
+    local folder="$1" file
+    shift
+    local files=()
+    for file in "$@"; do files+=(-r "$file"); done
+    python3 -m pip install --quiet --disable-pip-version-check --target "$folder/modules" "${files[@]}"
+}
+
+install_npm_modules() {
+    local folder="$1" file
+    shift
+    for file in "$@"; do
+        local name
+        name="$(basename "$(dirname "$file")")"
+        mkdir "$folder/$name"
+        cp "$file" "$folder/$name/"
+        npm install --prefix "$folder/$name" --no-audit --no-fund --no-package-lock --ignore-scripts --silent || return 1
+    done
+}
+
+find_neighbours() {
+    local candidate modules
+    for candidate in "$(command -v nginx || true)" /usr/sbin/nginx; do
+        [ -x "$candidate" ] && break
+    done
+    if [ ! -x "$candidate" ]; then
+        apt_install 'nginx, which forward-auth is tried with' nginx
+        candidate=/usr/sbin/nginx
+    fi
+    DOORWARD_TEST_NGINX="$candidate"
+    command -v chromium >/dev/null 2>&1 || apt_install 'a browser' chromium
+    DOORWARD_TEST_CHROMIUM="$(command -v chromium)"
+    command -v node >/dev/null 2>&1 || apt_install 'Node, for the clients in TypeScript' nodejs
+    command -v npm >/dev/null 2>&1 || apt_install 'npm, for the clients in TypeScript' npm
+    find_python
+    python3 -m pip --version >/dev/null 2>&1 || apt_install 'pip, for the clients in Python' python3-pip
+    say "modules of Python and npm"
+    modules="$(cached python install_python_modules \
+        "$SERVERS_ROOT/examples/clients/python/requirements.txt" \
+        "$SERVERS_ROOT/tests/neighbours/generated/requirements.txt")"
+    DOORWARD_TEST_PYTHON="$modules/python"
+    # shellcheck disable=SC2016
+    printf '#!/bin/sh\nPYTHONPATH="$(dirname "$0")/modules" exec python3 "$@"\n' >"$DOORWARD_TEST_PYTHON"
+    chmod +x "$DOORWARD_TEST_PYTHON"
+    DOORWARD_TEST_NPM="$(cached npm install_npm_modules \
+        "$SERVERS_ROOT/examples/clients/typescript/package.json" \
+        "$SERVERS_ROOT/tests/neighbours/browser/package.json" \
+        "$SERVERS_ROOT/tests/neighbours/generated/package.json")"
+    export DOORWARD_TEST_NGINX DOORWARD_TEST_CHROMIUM DOORWARD_TEST_PYTHON DOORWARD_TEST_NPM
 }

@@ -30,6 +30,7 @@ async fn behind_a_proxy(database: Database) -> App {
         api: ApiOptions {
             trusted_proxies: vec!["127.0.0.0/8".parse().expect("a network")],
             redirect_origins: vec!["https://app.example.org".to_owned()],
+            allowed_origins: vec!["https://app.example.org".to_owned()],
             ..ApiOptions::default()
         },
         ..Setup::default()
@@ -129,6 +130,15 @@ async fn a_proxy_asks_with_any_method_at_any_path_below(database: Database) {
             assert_eq!(reply.status, 401, "{method} {path}");
         }
     }
+    // To the proxy any 2xx is a yes, so a preflight gets none of its own.
+    let preflight = [
+        ("origin", "https://app.example.org"),
+        ("access-control-request-method", "GET"),
+    ];
+    for path in [CHECK, "/v1/auth/check/notes"] {
+        let reply = asked(&app.anonymous(), "OPTIONS", path, &preflight).await;
+        assert_problem!(reply, 401, "unauthenticated");
+    }
     // The body is the application's: however long, it is not read.
     let long = ann
         .http
@@ -158,6 +168,8 @@ async fn a_role_is_asked_for(database: Database) {
         "/v1/auth/check?role=",
     ] {
         let refused = asked(&ann, "GET", path, &html).await;
+        // For proxies that show their clients nothing of the body.
+        assert_eq!(refused.header("x-auth-problem"), Some("role_required"));
         assert_problem!(refused, 403, "role_required");
     }
     assert_problem!(
@@ -196,6 +208,10 @@ async fn whoever_is_not_logged_in_is_refused_or_sent_to_log_in(database: Databas
         let page = "http://localhost:8080/login?redirect=%2Fnotes%3Fa%3Db%26c%3Dd";
         assert_eq!((reply.status, reply.header("location")), (302, Some(page)));
     }
+    // Whoever is logged in is not sent anywhere, so it does not matter where to.
+    let bob = app.user("bob@example.org").await;
+    let reply = asked(&bob, "GET", "/v1/auth/check?redirect=//evil", &[browser]).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
     // An empty `redirect` is the address that the proxy was asked for.
     let original = [
         browser,
@@ -207,6 +223,24 @@ async fn whoever_is_not_logged_in_is_refused_or_sent_to_log_in(database: Databas
     let reply = asked(&anonymous, "GET", "/v1/auth/check?redirect=", &original).await;
     let page =
         "http://localhost:8080/login?redirect=https%3A%2F%2Fapp.example.org%2Fnotes%3Fpage%3D2";
+    assert_eq!((reply.status, reply.header("location")), (302, Some(page)));
+    // Browsers do not encode everything that they send.
+    let raw = reqwest::header::HeaderValue::from_bytes(b"/s?q=a\\b\xfc c").expect("a value");
+    let request = anonymous
+        .http
+        .get(format!("{}{CHECK}?redirect=", anonymous.url));
+    let request = original[..3]
+        .iter()
+        .fold(request, |r, (name, value)| r.header(*name, *value));
+    let reply = Reply::of(
+        request
+            .header("x-forwarded-uri", raw)
+            .send()
+            .await
+            .expect("an answer"),
+    )
+    .await;
+    let page = "http://localhost:8080/login?redirect=https%3A%2F%2Fapp.example.org%2Fs%3Fq%3Da%5Cb%25FC%2520c";
     assert_eq!((reply.status, reply.header("location")), (302, Some(page)));
     for untold in [
         &original[..1],

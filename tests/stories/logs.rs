@@ -1,5 +1,6 @@
 //! Promise 7: whatever is asked to be logged, it names nobody and gives nothing away (ASVS 16.2.5).
 
+use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -8,6 +9,7 @@ use crate::{
     harness::{
         app::{Client, PASSWORD},
         backend::Database,
+        browser::{Browser, form_body},
     },
     program::{KEY, Place, borrowed, serving},
 };
@@ -17,6 +19,11 @@ for_each_store! {
 }
 
 const EMAIL: &str = "canary.ann@example.org";
+/// The secret of a client, and what the configuration holds of it.
+const CLIENT: (&str, &str) = (
+    "dwc_canary",
+    "canary:jPgJRXlB058Hn013honVWuhJCH-Bt34TjvQUilMHel0",
+);
 const WRONG: &str = "canary wrong password";
 /// The client's, as a proxy tells it.
 const ADDRESS: &str = "203.0.113.77";
@@ -28,12 +35,15 @@ async fn nothing_secret_and_nobody_is_logged(database: Database) {
         ("DOORWARD__HTTP__TRUSTED_PROXIES", "127.0.0.0/8"),
         ("DOORWARD__LOG__FORMAT", "json"),
         ("DOORWARD__LOG__LEVEL", "trace"),
+        ("DOORWARD__CLIENTS", CLIENT.1),
+        ("DOORWARD__SESSIONS__MAX_PER_USER", "2"),
         ("RUST_LOG", "poem=trace,tokio_postgres=trace,log=trace"),
     ] {
         variables.push((name, value.to_owned()));
     }
     let mut server = place.serve(&borrowed(&variables));
     let mut anonymous = Client::anonymous(&format!("http://{}", server.address));
+    let browser = Browser::at_url(&anonymous.url);
     let mut headers = reqwest::header::HeaderMap::new();
     headers.insert("x-forwarded-for", ADDRESS.parse().expect("a header"));
     let http = reqwest::Client::builder().default_headers(headers);
@@ -56,6 +66,9 @@ async fn nothing_secret_and_nobody_is_logged(database: Database) {
     let change = json!({"current_password": PASSWORD, "new_password": "canary new password"});
     let changed = ann.post("/v1/auth/me/password", change).await;
     assert_eq!(changed.status, 204, "{changed:?}");
+    let refreshed = ann.refreshed().await;
+    let first = ann.refresh_token().to_owned();
+    let browser = as_a_client_and_a_browser(browser, refreshed.token()).await;
     // A row that makes no sense is an error, and errors are logged with their cause.
     let id: uuid::Uuid = id.as_str().expect("an id").parse().expect("a UUID");
     database.corrupt_user_row(id.into()).await;
@@ -70,7 +83,7 @@ async fn nothing_secret_and_nobody_is_logged(database: Database) {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
         .collect();
     let answered = || lines.iter().filter(|line| line["message"] == "answered");
-    assert_eq!(answered().count(), 8, "{log:#?}");
+    assert_eq!(answered().count(), 13, "{log:#?}");
     let of_me = answered()
         .find(|line| line["span"]["id"] == request_id.as_str())
         .expect("the line of the request");
@@ -81,7 +94,8 @@ async fn nothing_secret_and_nobody_is_logged(database: Database) {
     let failed = lines.iter().any(|line| line["level"] == "ERROR");
     assert!(failed, "the 500 has its cause in the log");
 
-    let token = ann.token().rsplit('.').next().expect("a signature");
+    let signature = |token: &str| token.rsplit('.').next().expect("a signature").to_owned();
+    let tokens = [ann.token(), refreshed.token(), browser.value()].map(signature);
     // As drivers write texts that they do not take for texts.
     let as_numbers: Vec<String> = EMAIL.bytes().map(|byte| byte.to_string()).collect();
     let as_numbers = as_numbers.join(", ");
@@ -90,7 +104,12 @@ async fn nothing_secret_and_nobody_is_logged(database: Database) {
             "canary",
             PASSWORD,
             KEY,
-            token,
+            &tokens[0],
+            &tokens[1],
+            &tokens[2],
+            &first,
+            refreshed.refresh_token(),
+            CLIENT.0,
             "scrypt",
             ADDRESS,
             &as_numbers,
@@ -100,4 +119,22 @@ async fn nothing_secret_and_nobody_is_logged(database: Database) {
         let line: Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(line["remote_addr"], Value::Null, "{line}");
     }
+}
+
+/// Asks about a token as a client does, and comes and goes as a browser does; gives the cookie it had.
+async fn as_a_client_and_a_browser(browser: Browser, token: &str) -> Browser {
+    let about = [
+        ("token", token),
+        ("client_id", "canary"),
+        ("client_secret", CLIENT.0),
+    ];
+    let asked = browser.request(Method::POST, "/v1/oauth/introspect");
+    let asked = asked.header("content-type", "application/x-www-form-urlencoded");
+    let asked = browser.send(asked.body(form_body(&about))).await;
+    assert_eq!(asked.expect(200)["active"], true);
+    let browser = browser.log_in_with(EMAIL, "canary new password").await;
+    let check = "/v1/auth/check?redirect=/canary_target";
+    browser.get(check).await.expect(200);
+    browser.call("/v1/auth/logout").await.expect(204);
+    browser
 }

@@ -19,6 +19,7 @@ use crate::{
     harness::{
         app::{App, Client, PASSWORD, Reply, Setup, serve},
         backend::Database,
+        browser::Browser,
         servers::PrivateServer,
         sqlite::WriteLock,
         until,
@@ -133,7 +134,7 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
     let now = store.time().await.expect("the time");
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(now.as_millis())));
     let mut setup = Setup::default();
-    setup.sessions.max_per_user = 2;
+    setup.sessions.max_per_user = 3;
     let node = serve(store, &setup, Arc::clone(&clock)).await;
     let anonymous = Client::anonymous(&node.url);
     let account = json!({"email": "ann@example.org", "password": PASSWORD});
@@ -142,6 +143,8 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         .await
         .expect(201);
     let ann = anonymous.log_in("ann@example.org", PASSWORD).await;
+
+    let browser = Browser::at(&node).log_in("ann@example.org").await;
 
     let seen = Arc::new(Seen::default());
     let clients: Vec<_> = (0..CLIENTS)
@@ -162,6 +165,20 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         (503, Some("1")),
         "{login:?}"
     );
+    // Nothing of it says that somebody is logged out, and a refresh token is not lost by asking.
+    for reply in [
+        ann.try_refresh().await,
+        ann.get("/v1/auth/check").await,
+        ann.get("/v1/auth/check?redirect=/notes").await,
+        browser.me().await,
+        browser.call("/v1/auth/logout").await,
+    ] {
+        assert_eq!(
+            (reply.status, reply.header("retry-after")),
+            (503, Some("1")),
+            "{reply:?}"
+        );
+    }
     anonymous.get("/health/live").await.expect(200);
     assert_eq!(anonymous.get("/health/ready").await.status, 503);
 
@@ -174,6 +191,8 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
     tokio::time::timeout(BACK_WITHIN, back)
         .await
         .expect("service within five seconds");
+    ann.refreshed().await.me().await.expect(200);
+    browser.me().await.expect(200);
     anonymous
         .log_in("ann@example.org", PASSWORD)
         .await
