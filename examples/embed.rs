@@ -110,16 +110,16 @@ fn home() -> Html<&'static str> {
     Html(include_str!("embed.html"))
 }
 
-/// The app: its own routes, and Doorward's for everything else.
+/// The app: its own routes, and Doorward's beside them.
 fn app(auth: &Auth, options: &ApiOptions) -> impl Endpoint<Output = Response> + use<> {
     let notes = Notes::default();
     let api = OpenApiService::new(NotesApi(notes.clone()), "Notes", "1.0");
-    Route::new()
+    let own = Route::new()
         .at("/", get(home))
         .at("/notes", get(list).post(add))
         .at("/notes/count", get(count))
-        .nest("/api", api)
-        .nest("/", auth.routes(options))
+        .nest("/api", api);
+    auth.mount(own, options)
         .with(auth.middleware(options))
         .data(notes)
 }

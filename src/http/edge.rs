@@ -1,7 +1,11 @@
 //! What every request passes first and every answer last: request id, body limit, problems, panics,
 //! headers and one line in the log.
 
-use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
 
 use futures_util::FutureExt;
 use poem::{
@@ -16,7 +20,7 @@ use poem_openapi::{
 use tracing::Instrument;
 
 use super::{
-    Context,
+    Context, DOCUMENTS,
     auth_api::unsupported_login,
     check_api::as_asked,
     methods,
@@ -220,6 +224,17 @@ impl Methods {
         let methods = methods.iter().map(|&method| method.to_owned());
         self.0.push((path.to_owned(), methods.collect()));
         self
+    }
+
+    /// The first segments of all paths but `/` itself, each once.
+    pub(super) fn first_segments(&self, with_documents: bool) -> BTreeSet<String> {
+        let paths = self.0.iter().map(|(path, _)| path.as_str());
+        paths
+            .filter(|path| with_documents || !DOCUMENTS.contains(path))
+            .filter_map(|path| path.split('/').nth(1))
+            .filter(|first| !first.is_empty())
+            .map(|first| format!("/{first}"))
+            .collect()
     }
 
     fn allowed(&self, path: &str) -> String {

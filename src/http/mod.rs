@@ -289,14 +289,35 @@ impl Auth {
         };
         Edge::around(route, self.clone(), surface).boxed()
     }
+
+    /// Adds the API to an app's own routes, at the paths that it has and at no others: `/v1`, `/login`,
+    /// `/health` and so on. (`Route::nest` at `/` would take `/` itself from the app.)
+    ///
+    /// # Panics
+    /// When the app has a route at one of these paths.
+    #[must_use]
+    pub fn mount(&self, route: Route, options: &ApiOptions) -> Route {
+        let api = Arc::new(self.routes(options));
+        let mut route = route;
+        for first in methods().first_segments(options.docs) {
+            // Not `nest_no_strip`, which panics over a route nested at `/`, as those of the API are.
+            let below = format!("{first}/*doorward");
+            route = route
+                .at(first, Arc::clone(&api))
+                .at(below, Arc::clone(&api));
+        }
+        route
+    }
 }
 
+/// Where the documents are served, if they are.
+const DOCUMENTS: [&str; 4] = ["/openapi.json", "/docs", "/redoc", "/scalar"];
+
 fn methods() -> Methods {
-    Methods::of::<Api>()
+    let methods = Methods::of::<Api>()
         .and("/set-password", &["GET"])
-        .and("/login", &["GET", "POST"])
-        .and("/openapi.json", &["GET"])
-        .and("/docs", &["GET"])
-        .and("/redoc", &["GET"])
-        .and("/scalar", &["GET"])
+        .and("/login", &["GET", "POST"]);
+    DOCUMENTS
+        .iter()
+        .fold(methods, |methods, path| methods.and(path, &["GET"]))
 }

@@ -2,6 +2,7 @@
 //! runs on SQLite alone.
 
 mod browsers;
+mod embedding;
 mod http_hygiene;
 mod oauth;
 mod openapi;

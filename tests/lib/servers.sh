@@ -305,7 +305,7 @@ install_python_modules() {
     shift
     local files=()
     for file in "$@"; do files+=(-r "$file"); done
-    python3 -m pip install --quiet --disable-pip-version-check --target "$folder/modules" "${files[@]}"
+    python3 -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --root-user-action=ignore --target "$folder/modules" "${files[@]}"
 }
 
 install_npm_modules() {

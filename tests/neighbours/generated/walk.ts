@@ -8,6 +8,7 @@
 
 import {
   getMe,
+  type GetMeErrors,
   listMySessions,
   login,
   logout,
@@ -17,6 +18,7 @@ import {
   type ProblemField,
   refresh,
   register,
+  type RegisterErrors,
   updateMe,
 } from "./client";
 import { client } from "./client/client.gen";
@@ -30,26 +32,26 @@ type Known<T> = unknown extends T ? never : T;
 interface Answer<Data, Refusal> {
   data: Data | undefined;
   error: Refusal | undefined;
-  response: Response;
+  response?: Response;
 }
 
-/** Both are of one type, which the document has to name. */
-function same<T extends string | number | null | undefined>(step: string, expected: T, got: T): void {
+/** What is expected must be possible by the type that the document gives to what was got. */
+function same<T extends string | number | null | undefined>(step: string, expected: NoInfer<T>, got: T): void {
   if (got !== expected) throw new Error(`${step}: expected ${String(expected)}, got ${String(got)}`);
 }
 
 /** What was asked for, answered with the expected status. */
 function done<Data>(step: string, status: number, answer: Answer<Data, Problem | OAuthError>): Known<Data> {
   const { data, error, response } = answer;
-  if (response.status !== status || data === undefined) {
-    throw new Error(`${step}: expected ${status}, got ${response.status} ${error?.code ?? ""}`);
+  if (response?.status !== status || data === undefined) {
+    throw new Error(`${step}: expected ${status}, got ${response?.status ?? "no answer"} ${error?.code ?? ""}`);
   }
   return data as Known<Data>;
 }
 
 /** The error that an answer of the expected status holds. */
 function refused<Refusal>(step: string, status: number, answer: Answer<unknown, Refusal>): Known<Refusal> {
-  same(step, status, answer.response.status);
+  same(step, status, answer.response?.status);
   if (answer.error === undefined) throw new Error(`${step}: the answer holds no error`);
   return answer.error as Known<Refusal>;
 }
@@ -57,6 +59,10 @@ function refused<Refusal>(step: string, status: number, answer: Answer<unknown, 
 /** Of the ways to be known that the document lists, this client has a token; the cookie is for browsers. */
 function bearer(token: string) {
   return (way: { scheme?: string }) => (way.scheme === "bearer" ? token : undefined);
+}
+
+function refreshByOAuth(token: string) {
+  return oauthToken({ body: { grant_type: "refresh_token", refresh_token: token } });
 }
 
 async function walk(): Promise<void> {
@@ -68,7 +74,8 @@ async function walk(): Promise<void> {
   const email = `${name}@example.org`;
   const password = "correct horse battery staple";
 
-  const invalid: Problem = refused("register badly", 422, await register({ body: { email: "nobody", password: "x" } }));
+  const bad = { email: "nobody", password: "x" };
+  const invalid: RegisterErrors[422] = refused("register badly", 422, await register({ body: bad }));
   same("register badly", "invalid_input", invalid.code);
   const broken: ProblemField[] = invalid.errors ?? [];
   const fields: string[] = broken.map(({ field }) => field).sort();
@@ -112,24 +119,22 @@ async function walk(): Promise<void> {
   same("change me back", '{"plan":"pro"}', JSON.stringify(taken.attributes));
   console.log("changed my attributes, took a user name and gave it back");
 
-  const form = { grant_type: "refresh_token", refresh_token: pair.refresh_token };
-  const third = done("refresh by OAuth", 200, await oauthToken({ body: form }));
+  const third = done("refresh by OAuth", 200, await refreshByOAuth(pair.refresh_token));
   client.setConfig({ auth: bearer(third.access_token) });
   same("who am I, with the token of OAuth", user.id, done("who am I", 200, await getMe()).id);
   console.log(`refreshed by OAuth: a ${third.token_type} token`);
 
-  same("log out", 204, (await logout({ query: { scope: "this" } })).response.status);
+  same("log out", 204, (await logout({ query: { scope: "this" } })).response?.status);
   console.log("logged out");
 
   // None of them has expired.
   for (const token of [first, second, third.access_token]) {
-    const dead = refused("who am I, logged out", 401, await getMe({ auth: bearer(token) }));
+    const dead: GetMeErrors[401] = refused("who am I, logged out", 401, await getMe({ auth: bearer(token) }));
     same("who am I, logged out", "logged_out", dead.code);
   }
   console.log("refused: 401 logged_out");
 
-  const late = { grant_type: "refresh_token", refresh_token: third.refresh_token };
-  const grant = refused("refresh by OAuth, logged out", 400, await oauthToken({ body: late }));
+  const grant = refused("refresh by OAuth, logged out", 400, await refreshByOAuth(third.refresh_token));
   if (!("error" in grant)) throw new Error(`refresh by OAuth, logged out: got the problem ${grant.code}`);
   same("refresh by OAuth, logged out", "invalid_grant", grant.error);
   same("refresh by OAuth, logged out", "logged_out", grant.code);
