@@ -37,7 +37,7 @@ pub(super) struct AdminApi {
 
 /// A new user, without a password.
 #[derive(Object)]
-#[oai(example, deny_unknown_fields)]
+#[oai(example, deny_unknown_fields, skip_serializing_if_is_none)]
 struct CreateUserRequest {
     /// The e-mail address.
     email: String,
@@ -71,7 +71,7 @@ impl Example for CreateUserRequest {
 
 /// A one-time link for setting a password, shown only now.
 #[derive(Object)]
-#[oai(example)]
+#[oai(rename = "PasswordLink", example)]
 struct PasswordLinkDto {
     /// The link to hand over; its secret is in the fragment, which browsers do not send.
     url: String,
@@ -126,6 +126,7 @@ impl Example for CreatedUser {
 #[oai(example, deny_unknown_fields)]
 struct UpdateUserRequest {
     /// A new address; it counts as not verified unless `email_verified` says so.
+    #[oai(skip_serializing_if_is_none)]
     email: Option<String>,
     /// Whether the address counts as verified.
     email_verified: Option<bool>,

@@ -65,7 +65,7 @@ impl Example for RegisterRequest {
 
 /// Who logs in: by `email` or by `username`, not both.
 #[derive(Object)]
-#[oai(example, deny_unknown_fields)]
+#[oai(example, deny_unknown_fields, skip_serializing_if_is_none)]
 struct LoginRequest {
     /// The e-mail address.
     email: Option<String>,

@@ -17,7 +17,8 @@ use super::Api;
 
 const DESCRIPTION: &str = "A stateful session server. Every request decodes the access token and then looks its \
     session up in the database, so that a logout, a revocation or a deactivated account is obeyed on the very next \
-    request.\n\nErrors are `application/problem+json` (RFC 9457); `code` is the stable name to program against.";
+    request.\n\nWhere an access token is asked for, browsers may send the cookie of a login with `transport: cookie` \
+    instead: `__Host-doorward`, or `doorward` on plain http. Never both.\n\nErrors are `application/problem+json` (RFC 9457); `code` is the stable name to program against.";
 
 /// What one page of documents may load: only what stands in it.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; \

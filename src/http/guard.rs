@@ -31,7 +31,6 @@ use crate::{
 
 const BEARER: &str = "bearer";
 const PASSWORD: &str = "password";
-const COOKIE: &str = "cookie";
 const LONGEST_USER_AGENT: usize = 256;
 const LONGEST_DEVICE_NAME: usize = 100;
 
@@ -189,7 +188,9 @@ impl<'a, T: Guard> ApiExtractor<'a> for Secured<T> {
     }
 
     fn security_schemes() -> Vec<&'static str> {
-        vec![BEARER, PASSWORD, COOKIE]
+        // Not the cookie, which browsers send by themselves: some generated clients send whatever stands
+        // here all at once, and a token together with a cookie is refused.
+        vec![BEARER, PASSWORD]
     }
 
     async fn from_request(
@@ -239,16 +240,6 @@ fn register_schemes(registry: &mut Registry) {
         )
     };
     registry.create_security_scheme(PASSWORD, password);
-    let cookie = MetaSecurityScheme {
-        name: Some("__Host-doorward"),
-        key_in: Some("cookie"),
-        ..scheme(
-            "apiKey",
-            "The cookie of a login with `transport: cookie`. It is called `__Host-doorward` on https and `doorward` \
-             on plain http.",
-        )
-    };
-    registry.create_security_scheme(COOKIE, cookie);
 }
 
 /// What was presented, taken as it is: what it may do is for the handler to ask.

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use poem::{
-    IntoResponse, Request, Response,
+    IntoResponse, Request, RequestBody, Response,
     http::{HeaderValue, StatusCode, header},
 };
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions, Object, OpenApi,
     payload::Json,
-    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSecurityScheme, Registry},
+    registry::{
+        MetaMediaType, MetaRequest, MetaResponse, MetaResponses, MetaSecurityScheme, Registry,
+    },
     types::{Example, ToJSON, Type},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +24,7 @@ use super::{
     body::FormBody,
     dto::EXAMPLE_ID,
     guard::{Peer, authorization},
-    problem::{ANY, Answer, BODY, Fails, Problem},
+    problem::{ANY, Answer, BODY, Fails, Problem, documented_headers},
     surface::Surface,
 };
 use crate::{
@@ -41,10 +43,10 @@ pub(super) struct OAuthApi {
 
 /// A request for tokens (RFC 6749 §4.3.2, §6).
 #[derive(Object, Deserialize)]
-#[oai(example)]
+#[oai(example, skip_serializing_if_is_none)]
 struct TokenForm {
     /// `refresh_token`, or `password` where `http.password_grant` is on.
-    grant_type: Option<String>,
+    grant_type: String,
     /// The refresh token.
     refresh_token: Option<String>,
     /// The e-mail address or the user name.
@@ -56,7 +58,7 @@ struct TokenForm {
 impl Example for TokenForm {
     fn example() -> Self {
         Self {
-            grant_type: Some("refresh_token".to_owned()),
+            grant_type: "refresh_token".to_owned(),
             refresh_token: Some("dwr_AVN2…".to_owned()),
             username: None,
             password: None,
@@ -66,10 +68,10 @@ impl Example for TokenForm {
 
 /// A token that a client asks about or has revoked (RFC 7662 §2.1, RFC 7009 §2.1).
 #[derive(Object, Deserialize)]
-#[oai(example)]
+#[oai(example, skip_serializing_if_is_none)]
 struct AboutToken {
     /// The access or refresh token.
-    token: Option<String>,
+    token: String,
     /// `access_token` or `refresh_token`; a wrong one does no harm.
     token_type_hint: Option<String>,
     /// The client's id, unless it stands in `Authorization: Basic`.
@@ -81,7 +83,7 @@ struct AboutToken {
 impl Example for AboutToken {
     fn example() -> Self {
         Self {
-            token: Some("eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiIs…".to_owned()),
+            token: "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiIs…".to_owned(),
             token_type_hint: Some("access_token".to_owned()),
             client_id: None,
             client_secret: None,
@@ -305,6 +307,10 @@ impl<T, const CLIENTS: bool> OAuth<T, CLIENTS> {
         }
     }
 
+    fn malformed() -> Self {
+        Self::invalid_request("A field of the form is missing, or stands there twice.")
+    }
+
     fn invalid_client() -> Self {
         let description = "The client's id or secret is wrong or missing; `clients` in the configuration lists who may \
             ask.";
@@ -378,7 +384,7 @@ fn documented_error(status: u16, description: &'static str) -> MetaResponse {
         status: Some(status),
         status_range: None,
         content: content.collect(),
-        headers: vec![],
+        headers: documented_headers(status),
     }
 }
 
@@ -403,6 +409,37 @@ impl<T: ToJSON + Send, const CLIENTS: bool> ApiResponse for OAuth<T, CLIENTS> {
         Answer::<200, T>::register(registry);
         <Json<ErrorBody> as poem_openapi::payload::Payload>::register(registry);
         Fails::<{ BODY | ANY }>::register(registry);
+    }
+}
+
+/// A form whose faults are for the endpoint to answer, in the words of its RFC; `None` for one.
+struct OAuthForm<T>(Option<T>);
+
+impl<'a, T: Type + DeserializeOwned + Send> ApiExtractor<'a> for OAuthForm<T> {
+    const TYPES: &'static [ApiExtractorType] = FormBody::<T>::TYPES;
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <FormBody<T> as ApiExtractor>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        FormBody::<T>::request_meta()
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let read = <FormBody<T> as ApiExtractor>::from_request(request, body, options).await;
+        match read {
+            Ok(form) => Ok(Self(Some(form.0))),
+            Err(error) if error.status() == StatusCode::BAD_REQUEST => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -435,7 +472,7 @@ impl<'a> ApiExtractor<'a> for BasicClient {
 
     async fn from_request(
         request: &'a Request,
-        _: &mut poem::RequestBody,
+        _: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let Some(basic) = authorization(request, "basic")? else {
@@ -473,15 +510,17 @@ impl OAuthApi {
     async fn token(
         &self,
         peer: Peer,
-        form: FormBody<TokenForm>,
+        form: OAuthForm<TokenForm>,
     ) -> poem::Result<OAuth<RefreshAnswer, false>> {
-        let form = form.0;
-        let granted = match (form.grant_type.as_deref(), &form.refresh_token) {
-            (Some("refresh_token"), Some(token)) => self.auth.sessions().refresh(token).await,
-            (Some("refresh_token"), None) => {
+        let Some(form) = form.0 else {
+            return Ok(OAuth::malformed());
+        };
+        let granted = match (form.grant_type.as_str(), &form.refresh_token) {
+            ("refresh_token", Some(token)) => self.auth.sessions().refresh(token).await,
+            ("refresh_token", None) => {
                 return Ok(OAuth::invalid_request("`refresh_token` is missing."));
             }
-            (Some("password"), _) if self.surface.options.password_grant => {
+            ("password", _) if self.surface.options.password_grant => {
                 let (Some(name), Some(password)) = (form.username, form.password) else {
                     return Ok(OAuth::invalid_request(
                         "`username` or `password` is missing.",
@@ -489,7 +528,7 @@ impl OAuthApi {
                 };
                 self.log_in(&name, password.into(), peer).await
             }
-            (Some(_), _) => {
+            _ => {
                 return Ok(OAuth::Refused {
                     status: StatusCode::BAD_REQUEST,
                     error: "unsupported_grant_type",
@@ -497,7 +536,6 @@ impl OAuthApi {
                     description: "This server does not take this `grant_type`.".to_owned(),
                 });
             }
-            (None, _) => return Ok(OAuth::invalid_request("`grant_type` is missing.")),
         };
         match granted {
             Ok(pair) => Ok(OAuth::Done((&pair).into())),
@@ -512,12 +550,12 @@ impl OAuthApi {
     #[oai(
         path = "/v1/oauth/introspect",
         method = "post",
-        operation_id = "introspect"
+        operation_id = "oauth_introspect"
     )]
     async fn introspect(
         &self,
         client: BasicClient,
-        form: FormBody<AboutToken>,
+        form: OAuthForm<AboutToken>,
     ) -> poem::Result<OAuth<IntrospectionAnswer>> {
         let token = match self.token_of_client(client, form.0) {
             Ok(token) => token,
@@ -534,11 +572,15 @@ impl OAuthApi {
     ///
     /// For confidential clients: ends the session of an access or refresh token, and with it every
     /// token of the session (RFC 7009). A token that is unknown has nothing to end, which is no error.
-    #[oai(path = "/v1/oauth/revoke", method = "post", operation_id = "revoke")]
+    #[oai(
+        path = "/v1/oauth/revoke",
+        method = "post",
+        operation_id = "oauth_revoke"
+    )]
     async fn revoke(
         &self,
         client: BasicClient,
-        form: FormBody<AboutToken>,
+        form: OAuthForm<AboutToken>,
     ) -> poem::Result<OAuth<Revoked>> {
         let token = match self.token_of_client(client, form.0) {
             Ok(token) => token,
@@ -587,8 +629,9 @@ impl OAuthApi {
     fn token_of_client<T>(
         &self,
         client: BasicClient,
-        form: AboutToken,
+        form: Option<AboutToken>,
     ) -> Result<SecretString, OAuth<T>> {
+        let form = form.ok_or_else(OAuth::malformed)?;
         let in_body = form.client_id.is_some() || form.client_secret.is_some();
         let (id, secret) = match client.0 {
             Some(_) if in_body => {
@@ -605,8 +648,6 @@ impl OAuthApi {
         if !self.surface.options.clients.knows(&id, &secret) {
             return Err(OAuth::invalid_client());
         }
-        form.token
-            .map(SecretString::from)
-            .ok_or_else(|| OAuth::invalid_request("`token` is missing."))
+        Ok(form.token.into())
     }
 }

@@ -501,9 +501,12 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
     }
 }
 
-fn documented_headers(status: u16) -> Vec<MetaHeader> {
+pub(super) fn documented_headers(status: u16) -> Vec<MetaHeader> {
     let (name, description) = match status {
-        401 => ("WWW-Authenticate", "The challenge (RFC 6750 §3)."),
+        401 => (
+            "WWW-Authenticate",
+            "The challenge (RFC 9110 §11.6.1, RFC 6750 §3).",
+        ),
         503 => ("Retry-After", "Seconds after which to ask again."),
         _ => return vec![],
     };
