@@ -124,6 +124,16 @@ fn app(auth: &Auth, options: &ApiOptions) -> impl Endpoint<Output = Response> + 
         .data(notes)
 }
 
+/// Where browsers reach the app: the tokens' issuer, and the origin that may use the cookie.
+const PUBLIC_URL: &str = "http://localhost:3000";
+
+fn options() -> ApiOptions {
+    ApiOptions {
+        public_url: PUBLIC_URL.to_owned(),
+        ..ApiOptions::default()
+    }
+}
+
 /// Doorward on an SQLite file in `folder`, with signing keys beside it.
 async fn open_auth(folder: PathBuf) -> Result<Auth, Failure> {
     let mut database = DatabaseSettings::default();
@@ -139,6 +149,7 @@ async fn open_auth(folder: PathBuf) -> Result<Auth, Failure> {
         ..SessionPolicy::default()
     };
     let auth = Auth::builder(store, KeyRing::from_file(&keys)?)
+        .issuer(PUBLIC_URL, "notes")
         .sessions(policy)
         .build()?;
     let ann = NewAccount {
@@ -163,15 +174,12 @@ async fn main() -> Result<(), Failure> {
         .next()
         .unwrap_or_else(|| "127.0.0.1:3000".to_owned());
     let auth = open_auth(folder.into()).await?;
+    options().check()?;
     let acceptor = TcpListener::bind(address).into_acceptor().await?;
     for address in acceptor.local_addr() {
         println!("listening on {address}");
     }
-    let options = ApiOptions {
-        public_url: "http://localhost:3000".to_owned(),
-        ..ApiOptions::default()
-    };
-    let app = app(&auth, &options);
+    let app = app(&auth, &options());
     Server::new_with_acceptor(acceptor).run(app).await?;
     Ok(())
 }
@@ -188,7 +196,7 @@ mod tests {
     async fn start() -> (TempDir, impl Endpoint<Output = Response>) {
         let folder = tempfile::tempdir().expect("a folder");
         let auth = open_auth(folder.path().to_owned()).await.expect("open");
-        (folder, app(&auth, &ApiOptions::default()))
+        (folder, app(&auth, &options()))
     }
 
     async fn send(app: &impl Endpoint<Output = Response>, request: Request) -> (StatusCode, Value) {

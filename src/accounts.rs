@@ -128,6 +128,7 @@ impl Accounts {
     }
 
     /// Changes the password and ends all other sessions in the same step (ASVS 6.2.2, 6.2.3, 7.4.3).
+    /// Answers when the user of `session` last proved who they are, which is now.
     ///
     /// # Errors
     /// [`AuthError::WrongPassword`], also when the password was changed by somebody else meanwhile;
@@ -148,7 +149,10 @@ impl Accounts {
             .set_password(user, &hash, version, Some(session), now)
             .await?
         {
-            SetPassword::Changed { .. } => Ok(now),
+            // Without the session there is nobody to whom it matters.
+            SetPassword::Changed {
+                authenticated_at, ..
+            } => Ok(authenticated_at.unwrap_or(now)),
             SetPassword::CredentialsChanged => Err(AuthError::WrongPassword),
             SetPassword::NotActive => Err(AuthError::SessionEnded(CloseReason::AccountDeactivated)),
             SetPassword::Gone => Err(AuthError::SessionUnknown),

@@ -175,7 +175,8 @@ pub struct AuthBuilder {
 }
 
 impl AuthBuilder {
-    /// The `iss` and `aud` of access tokens; both `doorward` by default.
+    /// The `iss` and `aud` of tokens; both `doorward` by default. OAuth libraries that read the metadata
+    /// (RFC 8414 §3.3) want the issuer to be the address that the API is reached at.
     pub fn issuer(mut self, issuer: &str, audience: &str) -> Self {
         issuer.clone_into(&mut self.issuer);
         audience.clone_into(&mut self.audience);

@@ -164,8 +164,9 @@ impl Settings {
     /// # Errors
     /// The first [`BadSetting`].
     pub fn check(&self) -> Result<(), BadSetting> {
-        self.http.check()?;
         self.check_public_url()?;
+        self.http.check()?;
+        self.check_cookie_domain()?;
         self.database.check()?;
         self.sessions.check()?;
         self.tokens.check()?;
@@ -204,18 +205,6 @@ impl Settings {
         {
             return bad("has a user name, a query or a fragment", example);
         }
-        let domain = &self.http.cookie_domain;
-        let is_within = |host: &str| {
-            let rest = host.strip_suffix(domain.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        if !domain.is_empty() && !is_within(authority.host()) {
-            return Err(BadSetting::new(
-                "http.cookie_domain",
-                format!("`{domain}` is not a domain of {}", authority.host()),
-                "browsers would not take the cookie; correct it, or leave it empty",
-            ));
-        }
         if self.public_url.ends_with('/') {
             return bad("ends with a slash", "take the slash away");
         }
@@ -234,8 +223,24 @@ impl Settings {
         Ok(())
     }
 
+    /// Browsers drop a cookie for a domain that is not the host's own.
+    fn check_cookie_domain(&self) -> Result<(), BadSetting> {
+        let domain = self.http.cookie_domain.as_str();
+        let uri: poem::http::Uri = self.public_url.parse().unwrap_or_default();
+        let host = uri.host().unwrap_or_default();
+        let rest = host.strip_suffix(domain);
+        if domain.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
+            return Ok(());
+        }
+        Err(BadSetting::new(
+            "http.cookie_domain",
+            format!("`{domain}` is not a domain of {host}"),
+            "browsers would not take the cookie; correct it, or leave it empty",
+        ))
+    }
+
     fn check_production(&self) -> Result<(), BadSetting> {
-        self.http.check_origins(true)?;
+        self.http.check_production()?;
         let addresses = [
             ("http.listen", &self.http.listen),
             ("http.admin_listen", &self.http.admin_listen),
@@ -307,7 +312,7 @@ impl Settings {
         beside.then(|| self.database.sqlite.path.with_file_name("token-keys.json"))
     }
 
-    /// The keys of access tokens. Production refuses guessable ones.
+    /// The keys of tokens. Production refuses guessable ones.
     ///
     /// # Errors
     /// [`BadSetting`] for `tokens.key` or `tokens.key_file`.
@@ -380,7 +385,7 @@ impl Settings {
         AttributeRules::from_schema(&text)
     }
 
-    /// The `iss` of access tokens.
+    /// The `iss` of tokens.
     #[must_use]
     pub fn issuer(&self) -> &str {
         if self.tokens.issuer.is_empty() {

@@ -3,12 +3,42 @@
 //! Every request decodes the JWT and then looks the session up in the database, so that a logout, a
 //! revocation or a deactivation is obeyed on the very next request, on every node.
 //!
+//! In a poem app, [`Auth`] is built on a store, mounted beside the app's own routes, and asked by their
+//! handlers:
+//!
+//! ```no_run
+//! use doorward::{
+//!     Auth, CurrentUser,
+//!     http::ApiOptions,
+//!     store::{open::open, settings::DatabaseSettings},
+//!     tokens::KeyRing,
+//! };
+//! use poem::{EndpointExt, Route, get, handler};
+//!
+//! #[handler]
+//! async fn whoami(user: CurrentUser) -> String {
+//!     user.user.email.as_str().to_owned()
+//! }
+//!
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! let opened = open(&DatabaseSettings::default()).await?;
+//! opened.migrations.apply().await?;
+//! let key = std::env::var("KEY")?.into();
+//! let auth = Auth::builder(opened.store, KeyRing::single(&key)?).build()?;
+//! let options = ApiOptions::default();
+//! let own = Route::new().at("/whoami", get(whoami));
+//! let app = auth.mount(own, &options).with(auth.middleware(&options));
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A module imports from its own layer or one below; a test enforces it.
 //!
 //! | layer | modules | what they decide |
 //! |---|---|---|
 //! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] | what a time, a secret, an id, a name is |
-//! | L1 | [`model`] | users, sessions, one-time secrets: data and transitions, no I/O |
+//! | L1 | [`model`] | users, sessions, secrets, clients: data and transitions, no I/O |
 //! | L2 | [`store`] [`error`] | the storage contract: atomic decisions; what a use case can answer |
 //! | L3 | [`passwords`] [`tokens`] [`lookup`] [`presence`] [`accounts`] [`sessions`] [`recovery`] [`admin`] | the use cases |
 //! | L4 | [`auth`] | everything put together |

@@ -1,6 +1,6 @@
 //! Sessions: logging in, being checked at every request, being ended.
 //!
-//! Decides what opens a session and what an access token is worth at this moment. How many sessions a
+//! Decides what opens a session and what a token or a cookie is worth at this moment. How many sessions a
 //! user may hold is enforced by the store in the same step that opens one.
 
 mod introspection;
@@ -48,7 +48,7 @@ pub struct SessionPolicy {
     /// How long any session stays open. Default 30d.
     pub absolute_ttl: Span,
     /// How long a refresh token that was just used is still believed, for clients that lost the reply
-    /// or asked twice at once. Default 10s.
+    /// or asked twice at once; while its successor was not used, it is in any case. Default 10s.
     pub refresh_grace: Span,
     /// How often "last seen" is written down. Default 30s.
     pub last_seen_flush: Span,
@@ -192,12 +192,6 @@ impl<'a> From<&'a str> for Presented<'a> {
     }
 }
 
-impl<'a> From<&'a String> for Presented<'a> {
-    fn from(token: &'a String) -> Self {
-        Self::Access(token)
-    }
-}
-
 /// Who is asking: the user and the session behind an accepted token or cookie, as they are in the
 /// database now.
 #[derive(Debug, Clone)]
@@ -242,22 +236,13 @@ pub struct TokenPair {
     pub refresh: RefreshToken,
 }
 
-/// What a client is given to carry its session.
+/// What a login gives: `C` is what the client carries from then on.
 #[derive(Debug, Clone)]
-pub enum Credentials {
-    /// Tokens for the `Authorization` header.
-    Bearer(TokenPair),
-    /// The value of a cookie.
-    Cookie(SignedToken),
-}
-
-/// What a login gives.
-#[derive(Debug, Clone)]
-pub struct Grant {
+pub struct Grant<C> {
     /// The session that was opened.
     pub session: Session,
-    /// What its client carries.
-    pub credentials: Credentials,
+    /// What its client carries: a [`TokenPair`], or the value of a cookie.
+    pub carries: C,
     /// The sessions that it replaced, oldest first.
     pub evicted: Vec<SessionId>,
 }
@@ -333,7 +318,7 @@ impl Sessions {
         }
     }
 
-    /// Logs in with a password and opens a session.
+    /// Logs in with a password and opens a session whose client carries tokens.
     ///
     /// An unknown name, a user without a password and a wrong password cost the same work and are
     /// answered the same (ASVS 6.3.8). A login that was hashing while the password changed opens
@@ -348,8 +333,39 @@ impl Sessions {
         name: &LoginName,
         password: &SecretString,
         device: Device,
-        transport: Transport,
-    ) -> AuthResult<Grant> {
+    ) -> AuthResult<Grant<TokenPair>> {
+        let carrying = |session: &mut NewSession, _| {
+            let refresh = self.tokens.first_refresh(session.user_id, session.id)?;
+            session.refresh = Some(refresh.hash());
+            self.pair(refresh, session.expires_at)
+        };
+        self.open(name, password, device, carrying).await
+    }
+
+    /// As [`Self::login`], for a client that carries a cookie.
+    ///
+    /// # Errors
+    /// As [`Self::login`].
+    pub async fn login_for_cookie(
+        &self,
+        name: &LoginName,
+        password: &SecretString,
+        device: Device,
+    ) -> AuthResult<Grant<SignedToken>> {
+        let carrying = |session: &mut NewSession, now| {
+            let (user, id) = (session.user_id, session.id);
+            self.cookie(user, id, now, session.expires_at)
+        };
+        self.open(name, password, device, carrying).await
+    }
+
+    async fn open<C>(
+        &self,
+        name: &LoginName,
+        password: &SecretString,
+        device: Device,
+        carrying: impl FnOnce(&mut NewSession, Timestamp) -> AuthResult<C>,
+    ) -> AuthResult<Grant<C>> {
         let found = self.store.user_by_login(name).await?;
         let hash = found
             .as_ref()
@@ -380,17 +396,7 @@ impl Sessions {
             refresh: None,
         };
         // Before the session exists, so that no session is opened without a token to use it.
-        let carried = match transport {
-            Transport::Bearer => {
-                let refresh = self.tokens.first_refresh(session.user_id, session.id)?;
-                session.refresh = Some(refresh.hash());
-                Credentials::Bearer(self.pair(refresh, session.expires_at)?)
-            }
-            Transport::Cookie => {
-                let (user, id) = (session.user_id, session.id);
-                Credentials::Cookie(self.cookie(user, id, now, session.expires_at)?)
-            }
-        };
+        let carries = carrying(&mut session, now)?;
         let request = OpenSessionRequest {
             session,
             credential_version: credentials.credential_version,
@@ -401,7 +407,7 @@ impl Sessions {
         match self.store.open_session(&request, now).await? {
             OpenSession::Opened { session, evicted } => Ok(Grant {
                 session,
-                credentials: carried,
+                carries,
                 evicted,
             }),
             OpenSession::Refused { open } => Err(AuthError::SessionLimit { open }),
@@ -563,7 +569,7 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`Tokens::mint`].
-    pub fn renewed_cookie(
+    pub(crate) fn renewed_cookie(
         &self,
         caller: &CurrentUser,
         authenticated_at: Timestamp,
@@ -572,8 +578,7 @@ impl Sessions {
             return Ok(None);
         }
         let (user, session) = (caller.user.id, caller.session_id);
-        let newest = authenticated_at.max(caller.authenticated_at);
-        self.cookie(user, session, newest, caller.expires_at)
+        self.cookie(user, session, authenticated_at, caller.expires_at)
             .map(Some)
     }
 

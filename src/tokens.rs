@@ -115,7 +115,7 @@ pub struct Claims {
     pub sid: SessionId,
     /// Of an access token: the generation of the refresh token that came with it. Of a cookie: when
     /// its user had last proved who they are, in milliseconds.
-    #[serde(rename = "gen")]
+    #[serde(rename = "gen", default)]
     pub generation: i64,
     /// Issued at, in seconds.
     pub iat: i64,

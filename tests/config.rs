@@ -267,7 +267,7 @@ fn settings_about_browsers_and_clients_are_judged() {
         (
             "DOORWARD__CLIENTS",
             "notes",
-            "clients: `notes` has no hash; make it with `doorward key client ID`",
+            "clients: entry 1 has no hash; make it with `doorward key client ID`",
         ),
     ] {
         assert_eq!(refused(&[(name, value)]), sentence);
@@ -283,6 +283,18 @@ fn settings_about_browsers_and_clients_are_judged() {
         plain,
         "http.allowed_origins: `http://app.example.org` is plain text; use https:// in production"
     );
+    let page = |address| {
+        refused(&with(
+            &PRODUCTION,
+            &[("DOORWARD__HTTP__LOGIN_PAGE", address)],
+        ))
+    };
+    assert_eq!(
+        page("http://app.example.org/login"),
+        "http.login_page: `http://app.example.org/login` is plain text; use https:// in production"
+    );
+    let with_password = page("https://ann:hunter2@app.example.org/login");
+    assert!(!with_password.contains("hunter2"), "{with_password}");
 }
 
 /// ASVS 13.3.1, 11.2.3.

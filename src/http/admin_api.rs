@@ -14,7 +14,7 @@ use super::{
         AdminUserDto, AttributesDto, OnLimitDto, SessionList, StatusDto, Time, example_attributes,
         example_time, to_map,
     },
-    guard::{Admin, HasRole, Secured},
+    guard::{AdminRole, HasRole, Secured},
     me_api::{given, profile_change},
     problem::{ADMIN, Answer, BODY, CONFLICT, Done, Fails, INVALID, NOT_FOUND},
 };
@@ -217,7 +217,7 @@ impl AdminApi {
     #[oai(path = "/users", method = "post", operation_id = "create_user")]
     async fn create(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         body: JsonBody<CreateUserRequest>,
     ) -> Result<Answer<201, CreatedUser>, Fails<{ ADMIN | BODY | CONFLICT | INVALID }>> {
         let new = body.0;
@@ -247,7 +247,7 @@ impl AdminApi {
     #[oai(path = "/users", method = "get", operation_id = "list_users")]
     async fn list(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         q: Query<Option<String>>,
         status: Query<Option<StatusDto>>,
         role: Query<Option<String>>,
@@ -274,7 +274,7 @@ impl AdminApi {
     #[oai(path = "/users/:id", method = "get", operation_id = "get_user")]
     async fn read(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         id: Path<Uuid>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer((&self.auth.admin().user(id.0.into()).await?).into()))
@@ -284,7 +284,7 @@ impl AdminApi {
     #[oai(path = "/users/:id", method = "patch", operation_id = "update_user")]
     async fn update(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         id: Path<Uuid>,
         body: JsonBody<UpdateUserRequest>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | BODY | NOT_FOUND | CONFLICT | INVALID }>> {
@@ -312,7 +312,7 @@ impl AdminApi {
     )]
     async fn deactivate(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         id: Path<Uuid>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
         Ok(Answer(
@@ -330,7 +330,7 @@ impl AdminApi {
     )]
     async fn activate(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         id: Path<Uuid>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer(
@@ -344,7 +344,7 @@ impl AdminApi {
     #[oai(path = "/users/:id/roles", method = "put", operation_id = "set_roles")]
     async fn set_roles(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         id: Path<Uuid>,
         body: JsonBody<RolesRequest>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | BODY | NOT_FOUND | CONFLICT | INVALID }>> {
@@ -368,7 +368,7 @@ impl AdminApi {
     )]
     async fn sessions(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         id: Path<Uuid>,
     ) -> Result<Answer<200, SessionList>, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer(SessionList::new(
@@ -387,7 +387,7 @@ impl AdminApi {
     )]
     async fn revoke(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         id: Path<Uuid>,
     ) -> Result<Answer<200, Revoked>, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer(Revoked {
@@ -405,7 +405,7 @@ impl AdminApi {
     )]
     async fn revoke_session(
         &self,
-        _admin: Secured<HasRole<Admin>>,
+        _admin: Secured<HasRole<AdminRole>>,
         id: Path<Uuid>,
     ) -> Result<Done, Fails<{ ADMIN | NOT_FOUND }>> {
         self.auth.admin().revoke_session(id.0.into()).await?;

@@ -26,9 +26,12 @@ use crate::{
     auth::Auth,
     email::EmailAddress,
     error::{AuthError, FieldError},
-    model::{account::NewAccount, session::Transport},
+    model::{
+        account::NewAccount,
+        session::{Session, Transport},
+    },
     secret::SecretString,
-    sessions::{Credentials, CurrentUser, Grant, LogoutScope, TokenPair},
+    sessions::{CurrentUser, LogoutScope, TokenPair},
     store::LoginName,
     username::Username,
 };
@@ -233,35 +236,28 @@ struct LoginAnswer {
     session: SessionDto,
 }
 
-impl From<&Grant> for LoginAnswer {
-    fn from(grant: &Grant) -> Self {
-        let pair = match &grant.credentials {
-            Credentials::Bearer(pair) => Some(RefreshAnswer::from(pair)),
-            Credentials::Cookie(_) => None,
+impl LoginAnswer {
+    fn new(session: &Session, pair: Option<TokenAnswer>) -> Self {
+        let mut answer = Self {
+            access_token: None,
+            token_type: None,
+            expires_in: None,
+            refresh_token: None,
+            session: SessionDto::new(session, Some(session.id)),
         };
-        let session = SessionDto::new(&grant.session, Some(grant.session.id));
-        let Some(pair) = pair else {
-            return Self {
-                access_token: None,
-                token_type: None,
-                expires_in: None,
-                refresh_token: None,
-                session,
-            };
-        };
-        Self {
-            access_token: Some(pair.access_token),
-            token_type: Some(pair.token_type),
-            expires_in: Some(pair.expires_in),
-            refresh_token: Some(pair.refresh_token),
-            session,
+        if let Some(pair) = pair {
+            answer.access_token = Some(pair.access_token);
+            answer.token_type = Some(pair.token_type);
+            answer.expires_in = Some(pair.expires_in);
+            answer.refresh_token = Some(pair.refresh_token);
         }
+        answer
     }
 }
 
 impl Example for LoginAnswer {
     fn example() -> Self {
-        let pair = RefreshAnswer::example();
+        let pair = TokenAnswer::example();
         Self {
             access_token: Some(pair.access_token),
             token_type: Some(pair.token_type),
@@ -288,21 +284,21 @@ impl Example for RefreshRequest {
     }
 }
 
-/// Tokens in place of those before.
+/// An access token and the refresh token that renews it.
 #[derive(Object)]
 #[oai(example)]
-pub(super) struct RefreshAnswer {
+pub(super) struct TokenAnswer {
     /// The access token, for `Authorization: Bearer`.
     access_token: String,
     /// Always `Bearer`.
     token_type: String,
     /// Seconds until the access token expires.
     expires_in: i64,
-    /// The refresh token that takes the place of the one that was used.
+    /// The refresh token, good for one use.
     refresh_token: String,
 }
 
-impl From<&TokenPair> for RefreshAnswer {
+impl From<&TokenPair> for TokenAnswer {
     fn from(pair: &TokenPair) -> Self {
         Self {
             access_token: pair.access.token.expose().clone(),
@@ -313,7 +309,7 @@ impl From<&TokenPair> for RefreshAnswer {
     }
 }
 
-impl Example for RefreshAnswer {
+impl Example for TokenAnswer {
     fn example() -> Self {
         Self {
             access_token: "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiIs…".to_owned(),
@@ -402,31 +398,39 @@ impl AuthApi {
             from_own_site.0?;
         }
         let device = peer.device(login.device_name).map_err(AuthError::from)?;
-        let grant = self
-            .auth
-            .sessions()
-            .login(&login.name, &login.password, device, login.transport)
-            .await?;
-        let cookie = match &grant.credentials {
-            Credentials::Bearer(_) => None,
-            Credentials::Cookie(token) => {
-                let ends = grant.session.expires_at;
-                Some(self.surface.cookie.set(token, ends, self.auth.now())?)
+        let sessions = self.auth.sessions();
+        match login.transport {
+            Transport::Bearer => {
+                let grant = sessions.login(&login.name, &login.password, device).await?;
+                let pair = TokenAnswer::from(&grant.carries);
+                let answer = LoginAnswer::new(&grant.session, Some(pair));
+                Ok(With(Answer(answer), vec![]))
             }
-        };
-        Ok(With(Answer((&grant).into()), cookie.into_iter().collect()))
+            Transport::Cookie => {
+                let grant = sessions
+                    .login_for_cookie(&login.name, &login.password, device)
+                    .await?;
+                let ends = grant.session.expires_at;
+                let cookie = self.surface.give_cookie(&self.auth, &grant.carries, ends)?;
+                Ok(With(
+                    Answer(LoginAnswer::new(&grant.session, None)),
+                    vec![cookie],
+                ))
+            }
+        }
     }
 
     /// Refresh
     ///
-    /// Trades a refresh token for the next one with a fresh access token. Each is good for one use: one
-    /// that is used again, after its successor was, ends the session, since somebody may have a copy. A
-    /// client that lost the answer may send the same token once more and gets the same successor.
+    /// Trades a refresh token for the next one with a fresh access token. Each is good for one use. A
+    /// client that lost the answer sends the same token again and gets the same successor: within
+    /// `sessions.refresh_grace`, and as long as the new access token was not used. A token that is used
+    /// again later than that is a copy in somebody's hands, and ends the session.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh")]
     async fn refresh(
         &self,
         body: JsonBody<RefreshRequest>,
-    ) -> Result<Answer<200, RefreshAnswer>, Fails<{ BODY | UNAUTHORIZED | ANY }>> {
+    ) -> Result<Answer<200, TokenAnswer>, Fails<{ BODY | UNAUTHORIZED | ANY }>> {
         let token: SecretString = body.0.refresh_token.0.into();
         let pair = self.auth.sessions().refresh(token.expose()).await?;
         Ok(Answer((&pair).into()))
@@ -477,11 +481,8 @@ impl AuthApi {
             .sessions()
             .reauthenticate(&caller, &body.0.password.0.into())
             .await?;
-        let cookie = renewed.map(|token| {
-            let ends = caller.expires_at;
-            self.surface.cookie.set(&token, ends, self.auth.now())
-        });
-        Ok(With(Done, cookie.transpose()?.into_iter().collect()))
+        let cookie = self.surface.renew_cookie(&self.auth, &caller, renewed)?;
+        Ok(With(Done, cookie))
     }
 }
 

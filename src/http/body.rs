@@ -112,14 +112,23 @@ impl<T: DeserializeOwned + Send> ParsePayload for FormBody<T> {
         let poem::web::Form(form) =
             <poem::web::Form<T> as FromRequest>::from_request(request, body)
                 .await
-                .map_err(|_| {
-                    Problem::bad_request(
-                        "malformed_form",
-                        "The form must have each field that is needed, and no field twice.",
-                    )
-                })?;
+                .map_err(|error| malformed_form(&error))?;
         Ok(Self(form))
     }
+}
+
+/// What is wrong with a form. Of the reader's words only those are repeated that name one of our fields.
+pub(super) fn malformed_form(error: &poem::Error) -> Problem {
+    let reason = error.to_string();
+    let known = ["missing field `", "duplicate field `"];
+    let named = known
+        .iter()
+        .find_map(|what| reason.find(what).map(|at| &reason[at..]));
+    let detail = named.map_or_else(
+        || "The body is not a form.".to_owned(),
+        |named| format!("The form is wrong: {named}."),
+    );
+    Problem::bad_request("malformed_form", detail)
 }
 
 impl<'a, T: Type + DeserializeOwned + Send> ApiExtractor<'a> for FormBody<T> {

@@ -16,7 +16,8 @@ use poem_openapi::{
 
 use super::{
     Context, Tag,
-    guard::{Guard, Secured, caller_of},
+    guard::{Guard, Secured, caller_of, require_role},
+    origins::is_safe,
     problem::{FORBIDDEN, Fails, GUARDED, Problem},
 };
 use crate::{error::AuthError, sessions::CurrentUser};
@@ -43,8 +44,14 @@ pub(super) fn as_asked(request: &mut Request, context: &Context) {
     let told = || {
         let headers = request.headers();
         let names = ["x-forwarded-method", "x-original-method"];
-        let mut told = names.iter().filter_map(|name| headers.get(*name));
-        Method::from_bytes(told.next()?.as_bytes()).ok()
+        let told = names.iter().flat_map(|name| headers.get_all(*name));
+        let told: Option<Vec<Method>> = told
+            .map(|value| Method::from_bytes(value.as_bytes()).ok())
+            .collect();
+        // A proxy may set one of them and pass the other on as the client wrote it.
+        let told = told?;
+        let unsafe_one = told.iter().find(|method| !is_safe(method));
+        unsafe_one.or(told.first()).cloned()
     };
     let told = context.surface.trusts_peer_of(request).then(told).flatten();
     drop(request.take_body());
@@ -60,6 +67,8 @@ struct Checked {
     caller: Result<CurrentUser, Problem>,
     context: Context,
     headers: HeaderMap,
+    /// Whether a proxy asks whose word counts.
+    is_trusted: bool,
     /// Whether the method of the original request is known.
     is_method_told: bool,
     /// The address that the proxy was asked for, in its own words.
@@ -79,6 +88,7 @@ impl<'a> FromRequest<'a> for Checked {
             caller: caller_of(request, &method).await,
             context: context.clone(),
             headers: request.headers().clone(),
+            is_trusted: trusted,
             is_method_told,
             address: trusted.then(|| address(request.headers())).flatten(),
         })
@@ -89,7 +99,7 @@ impl Guard for Checked {}
 
 /// Who sends the request, for the application behind the proxy.
 #[derive(Debug)]
-struct Passed(Vec<(HeaderName, String)>);
+struct Passed(Vec<(HeaderName, HeaderValue)>);
 
 /// What the application is told, and how each is documented.
 const TOLD: [(&str, &str); 5] = [
@@ -105,38 +115,39 @@ const TOLD: [(&str, &str); 5] = [
     ),
     (
         "cookie",
-        "The request's cookies without the session's, for the application; empty if there are no others.",
+        "The request's cookies without the session's, for the application; empty if there are no others, or if it \
+            is not a trusted proxy that asks.",
     ),
 ];
 
 impl Passed {
-    fn new(caller: &CurrentUser, cookies: String) -> Self {
+    /// All headers or none: a proxy would leave in their place what the client wrote itself.
+    fn new(caller: &CurrentUser, cookies: Vec<u8>) -> Result<Self, Problem> {
         let user = &caller.user;
         let email = match user.email_verified_at {
             Some(_) => user.email.as_str(),
             None => "",
         };
         let values = [
-            user.id.to_string(),
-            caller.session_id.to_string(),
-            user.roles.to_vec().join(","),
-            email.to_owned(),
+            user.id.to_string().into_bytes(),
+            caller.session_id.to_string().into_bytes(),
+            user.roles.to_vec().join(",").into_bytes(),
+            email.as_bytes().to_vec(),
             cookies,
         ];
-        let names = TOLD.iter().map(|(name, _)| HeaderName::from_static(name));
-        Self(names.zip(values).collect())
+        let headers = TOLD.iter().zip(values).map(|((name, _), value)| {
+            let value = HeaderValue::from_bytes(&value)
+                .map_err(|_| Problem::internal(format!("{name} is no header value")))?;
+            Ok((HeaderName::from_static(name), value))
+        });
+        headers.collect::<Result<_, Problem>>().map(Self)
     }
 }
 
 impl IntoResponse for Passed {
     fn into_response(self) -> Response {
         let mut response = Response::from(StatusCode::OK);
-        for (name, value) in self.0 {
-            // Ids, role names and addresses are plain ASCII, and cookies came in a header.
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                response.headers_mut().insert(name, value);
-            }
-        }
+        response.headers_mut().extend(self.0);
         response
     }
 }
@@ -240,7 +251,8 @@ impl CheckApi {
     /// May this request pass
     ///
     /// For nginx, Traefik, Caddy, Envoy and other proxies that ask before they pass a request on. Any
-    /// method is taken, here and below this path. Who sends the request stands in headers, which are
+    /// method is taken, here and below this path; **below it (`/v1/auth/check/` included) the query is the
+    /// application's, and `role` and `redirect` are not looked at**. Who sends the request stands in headers, which are
     /// always all there: a proxy that copies them leaves nothing of what the client may have written
     /// itself. A refusal has its `code` in `X-Auth-Problem`, too. With a cookie the method of the original request counts, from `X-Forwarded-Method` or
     /// `X-Original-Method` of a trusted proxy; without one it is taken for an unsafe method.
@@ -259,6 +271,7 @@ impl CheckApi {
             caller,
             context,
             headers,
+            is_trusted,
             is_method_told,
             address,
         } = checked.0;
@@ -268,11 +281,18 @@ impl CheckApi {
             (Err(refused), Some(redirect))
                 if refused.is_unauthorized() && accepts_html(&headers) =>
             {
-                let back_to = match redirect.as_str() {
-                    "" => address.unwrap_or_default(),
-                    _ => redirect,
+                let is_told = redirect.is_empty();
+                let back_to = if is_told {
+                    address.unwrap_or_default()
+                } else {
+                    redirect
                 };
-                let back_to = surface.origins.target(&back_to)?;
+                let back_to = surface.origins.target(&back_to).map_err(|refused| {
+                    let detail = "The address that was asked for is not known, or of a site that is not in \
+                        `http.redirect_origins`: name the proxy in `http.trusted_proxies` and let it send \
+                        `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-Uri`.";
+                    for_proxies(if is_told { refused.with_detail(detail) } else { refused })
+                })?;
                 return Ok(Decision::LogIn(surface.login_page(&back_to)));
             }
             (Err(refused), _) if refused.code() == "cross_site" && !is_method_told => {
@@ -282,13 +302,16 @@ impl CheckApi {
             }
             (Err(refused), _) => return Err(for_proxies(refused).into()),
         };
-        if let Some(role) = role.0
-            && !caller.user.roles.contains(&role)
-        {
-            let refused = AuthError::RoleRequired(role.into());
-            return Err(for_proxies(refused.into()).into());
+        if let Some(role) = role.0 {
+            let refused = |error: AuthError| for_proxies(error.into());
+            require_role(&caller.user, role).map_err(refused)?;
         }
-        let cookies = surface.cookie.without(&headers);
-        Ok(Decision::Pass(Passed::new(&caller, cookies)))
+        // Scripts can read the headers of an answer, and may not read every cookie.
+        let cookies = if is_trusted {
+            surface.cookie.without(&headers)
+        } else {
+            Vec::new()
+        };
+        Ok(Decision::Pass(Passed::new(&caller, cookies)?))
     }
 }

@@ -72,36 +72,57 @@ impl SessionCookie {
     /// # Errors
     /// Two cookies of the name: which one counts would be anybody's guess (ASVS 15.3.7).
     pub(super) fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, Problem> {
-        let mut found = pairs(headers).filter_map(|(pair, name)| {
-            let value = pair.get(name.len() + 1..).unwrap_or_default();
-            (name == self.name).then_some(value)
-        });
+        let mut found = pairs(headers).filter(|pair| name_of(pair) == self.name.as_bytes());
         let first = found.next();
         if found.next().is_some() {
             let detail = format!("There must be one cookie `{}`, not several.", self.name);
             return Err(Problem::bad_request("ambiguous_credentials", detail));
         }
-        Ok(first)
+        let value = first.map(value_of);
+        // What is not text is none of our tokens, and is refused as such.
+        Ok(value.map(|value| str::from_utf8(value).unwrap_or_default()))
     }
 
     /// The `Cookie` header without this cookie, for whoever must not see it.
-    pub(super) fn without(&self, headers: &HeaderMap) -> String {
-        let rest: Vec<&str> = pairs(headers)
-            .filter(|(pair, name)| *name != self.name && !pair.is_empty())
-            .map(|(pair, _)| pair)
+    pub(super) fn without(&self, headers: &HeaderMap) -> Vec<u8> {
+        let rest: Vec<&[u8]> = pairs(headers)
+            .filter(|pair| !pair.is_empty() && name_of(pair) != self.name.as_bytes())
             .collect();
-        rest.join("; ")
+        rest.join(&b"; "[..])
     }
 }
 
-/// Every cookie as `name=value`, and its name. HTTP/2 may send several headers.
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+/// Every cookie as `name=value`; HTTP/2 may send several headers. Bytes, since browsers send whatever was
+/// set, and one cookie that is no text must not hide the others.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(header::COOKIE).iter();
-    let lines = lines.filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).map(|pair| {
-        let pair = pair.trim();
-        (pair, pair.split('=').next().unwrap_or_default().trim_end())
-    })
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .map(trimmed)
+}
+
+fn name_of(pair: &[u8]) -> &[u8] {
+    trimmed(pair.split(|byte| *byte == b'=').next().unwrap_or_default())
+}
+
+fn value_of(pair: &[u8]) -> &[u8] {
+    let at = pair.iter().position(|byte| *byte == b'=');
+    at.map_or(&[], |at| trimmed(&pair[at + 1..]))
+}
+
+/// Without the blanks that RFC 6265bis §5.6 takes away, and no others: what looks like a blank elsewhere
+/// is a part of the name, which is then another one.
+fn trimmed(bytes: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = bytes
+        .iter()
+        .position(|b| !is_blank(b))
+        .unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .rposition(|b| !is_blank(b))
+        .map_or(start, |at| at + 1);
+    &bytes[start..end]
 }
 
 #[cfg(test)]
@@ -111,7 +132,7 @@ mod tests {
     fn headers(lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
-            let value = HeaderValue::from_str(line).expect("a value");
+            let value = HeaderValue::from_bytes(line.as_bytes()).expect("a value");
             headers.append(header::COOKIE, value);
         }
         headers
@@ -128,11 +149,15 @@ mod tests {
         let ours = Ok(Some("a.b-c_d=".to_owned()));
         assert_eq!(find(&["x=1; __Host-doorward=a.b-c_d=; y=2"]), ours);
         assert_eq!(find(&["x=1", "__Host-doorward=a.b-c_d="]), ours);
+        // A cookie of somebody else's that is no plain text hides nothing.
+        assert_eq!(find(&["name=José; __Host-doorward=a.b-c_d="]), ours);
+        assert_eq!(find(&["__Host-doorward=é"]), Ok(Some("é".to_owned())));
         for other in [
             "__HOST-doorward=a",
             "doorward=a",
             "x__Host-doorward=a",
             "=__Host-doorward=a",
+            "\u{2000}__Host-doorward=a",
             "",
         ] {
             assert_eq!(find(&[other]), Ok(None), "{other}");
@@ -158,8 +183,9 @@ mod tests {
                 "x=1; y=__Host-doorward",
             ),
             ("x=1; __Host-doorward=a; __Host-doorward =b", "x=1"),
+            ("name=José; __Host-doorward=a", "name=José"),
         ] {
-            assert_eq!(cookie.without(&headers(&[sent])), left, "{sent}");
+            assert_eq!(cookie.without(&headers(&[sent])), left.as_bytes(), "{sent}");
         }
     }
 

@@ -15,10 +15,11 @@ use poem_openapi::{
 
 use super::Api;
 
-const DESCRIPTION: &str = "A stateful session server. Every request decodes the access token and then looks its \
-    session up in the database, so that a logout, a revocation or a deactivated account is obeyed on the very next \
+const DESCRIPTION: &str = "A stateful session server. Every request decodes the access token or cookie and then looks \
+    its session up in the database, so that a logout, a revocation or a deactivated account is obeyed on the very next \
     request.\n\nWhere an access token is asked for, browsers may send the cookie of a login with `transport: cookie` \
-    instead: `__Host-doorward`, or `doorward` on plain http. Never both.\n\nErrors are `application/problem+json` (RFC 9457); `code` is the stable name to program against.";
+    instead: `__Host-doorward`, `__Secure-doorward` with `http.cookie_domain`, or `doorward` on plain http. Never both.\n\nErrors are `application/problem+json` (RFC 9457); `code` is the stable name to program against. The \
+    endpoints below `/v1/oauth` answer what is wrong in the words of their RFCs, with the same `code` besides.";
 
 /// What one page of documents may load: only what stands in it.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; \
@@ -61,34 +62,49 @@ fn service(public_url: &str) -> OpenApiService<Described<Api>, ()> {
 /// The OpenAPI description as JSON.
 #[must_use]
 pub fn openapi_document(public_url: &str) -> String {
-    complete(&service(public_url).spec())
+    complete(&service(public_url).spec(), public_url)
 }
 
 /// OAuth2 flows must list their scopes, even none (OpenAPI 3.0 §4.7.29); poem-openapi leaves an empty
 /// list out.
-fn complete(document: &str) -> String {
+fn complete(document: &str, server: &str) -> String {
     let flow = "\"tokenUrl\": \"/v1/auth/login\"";
-    document.replace(flow, &format!("{flow}, \"scopes\": {{}}"))
+    let whole = format!(
+        "\"tokenUrl\": \"{}/v1/auth/login\", \"scopes\": {{}}",
+        path_of(server)
+    );
+    document.replace(flow, &whole)
+}
+
+/// The path that the API is nested below, of an address or of a path; empty for none.
+fn path_of(address: &str) -> String {
+    let path = match url::Url::parse(address) {
+        Ok(url) => url.path().to_owned(),
+        Err(_) => address.to_owned(),
+    };
+    path.trim_end_matches('/').to_owned()
 }
 
 /// `/openapi.json`, `/docs`, `/redoc` and `/scalar`.
 pub(super) fn mount(route: Route, public_url: &str) -> Route {
     // The pages call the node that they came from, whatever it is called outside.
+    let here = format!("{}/", path_of(public_url));
+    let page = |make: fn(&OpenApiService<Described<Api>, ()>) -> String| {
+        let here = here.clone();
+        Document::page(move || complete(&make(&service(&here)), &here))
+    };
     let public_url = public_url.to_owned();
     route
         .at(
             "/openapi.json",
             Document::json(move || openapi_document(&public_url)),
         )
-        .at("/docs", Document::page(|| service("/").swagger_ui_html()))
+        .at("/docs", page(OpenApiService::swagger_ui_html))
         .at(
             "/redoc",
-            Document::page(|| without_foreign_fonts(&service("/").redoc_html())),
+            page(|api| without_foreign_fonts(&api.redoc_html())),
         )
-        .at(
-            "/scalar",
-            Document::page(|| with_own_fonts(&service("/").scalar_html())),
-        )
+        .at("/scalar", page(|api| with_own_fonts(&api.scalar_html())))
 }
 
 /// Scalar's bundle asks its makers' server for letters unless it is told not to.

@@ -20,7 +20,7 @@ use poem_openapi::{
 use tracing::Instrument;
 
 use super::{
-    Context, DOCUMENTS,
+    ApiOptions, Context, DOCUMENTS,
     auth_api::unsupported_login,
     check_api::as_asked,
     methods,
@@ -104,13 +104,12 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         // First of all: to a proxy any 2xx means that a request may pass, that of a preflight as well.
         as_asked(&mut request, &context);
         let reader = self.surface.origins.reader(request.headers());
-        if let Some(mut response) = reader.as_ref().and_then(|_| preflight(&request)) {
-            self.finish(&mut response, &context.request_id, reader);
-            return Ok(response);
-        }
         let span = tracing::info_span!("request", id = %context.request_id, %method);
         async {
-            let answered = self.answer(request).await;
+            let answered = match reader.as_ref().and_then(|_| preflight(&request)) {
+                Some(allowed) => Ok(allowed),
+                None => self.answer(request).await,
+            };
             let pattern = match &answered {
                 Ok(response) => response
                     .data::<PathPattern>()
@@ -226,11 +225,16 @@ impl Methods {
         self
     }
 
-    /// The first segments of all paths but `/` itself, each once.
-    pub(super) fn first_segments(&self, with_documents: bool) -> BTreeSet<String> {
+    /// The first segments of all paths that there are under these options but `/` itself, each once.
+    pub(super) fn first_segments(&self, options: &ApiOptions) -> BTreeSet<String> {
+        let is_served = |path: &str| match path {
+            "/login" => options.login_page.is_empty(),
+            "/version" => options.docs,
+            path => options.docs || !DOCUMENTS.contains(&path),
+        };
         let paths = self.0.iter().map(|(path, _)| path.as_str());
         paths
-            .filter(|path| with_documents || !DOCUMENTS.contains(path))
+            .filter(|path| is_served(path))
             .filter_map(|path| path.split('/').nth(1))
             .filter(|first| !first.is_empty())
             .map(|first| format!("/{first}"))

@@ -11,6 +11,9 @@ impl Auth {
     /// Lets the handlers of a poem app take [`crate::CurrentUser`], [`super::HasRole`] and
     /// [`super::Secured`]. Give it the options that [`Auth::routes`] gets: cookies are then called the
     /// same everywhere.
+    ///
+    /// It does nothing else to the app's own routes: headers for security and CORS, and a limit on bodies,
+    /// are the app's to add.
     #[must_use]
     pub fn middleware(&self, options: &ApiOptions) -> AuthMiddleware {
         AuthMiddleware {

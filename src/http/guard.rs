@@ -4,7 +4,7 @@
 //! poem-openapi operation they stand in [`Secured`], which documents them. Every check decodes what was
 //! presented and then looks session and user up in the database.
 
-use std::{marker::PhantomData, ops::Deref};
+use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
 
 use futures_util::FutureExt;
 use poem::{
@@ -26,6 +26,7 @@ use crate::{
         session::Device,
         user::{ADMIN, User},
     },
+    secret::SecretString,
     sessions::{CurrentUser, Presented},
 };
 
@@ -35,7 +36,7 @@ const LONGEST_USER_AGENT: usize = 256;
 const LONGEST_DEVICE_NAME: usize = 100;
 
 /// The token behind a scheme in the one `Authorization` header of a request; `None` without a header
-/// or with another scheme. Tokens anywhere else are not looked for (ASVS 14.2.1).
+/// or with another scheme. Tokens in a query are not looked for (ASVS 14.2.1).
 pub(super) fn authorization<'a>(
     request: &'a Request,
     wanted: &str,
@@ -71,13 +72,21 @@ fn presented<'a>(request: &'a Request, method: &Method) -> Result<Presented<'a>,
         )),
         (Some(token), None) => Ok(Presented::Access(token)),
         (None, Some(cookie)) => {
-            if !is_safe(method) {
+            if !is_safe(method) || is_websocket(request) {
                 surface.origins.check(request.headers())?;
             }
             Ok(Presented::Cookie(cookie))
         }
         (None, None) => Err(AuthError::NoCredentials.into()),
     }
+}
+
+/// Whether a page opens a WebSocket: a GET that browsers send with cookies for any page of the same site,
+/// and whose answer any of them may read.
+fn is_websocket(request: &Request) -> bool {
+    let headers = request.headers();
+    let mode = headers.get("sec-fetch-mode");
+    headers.contains_key("sec-websocket-key") || mode.is_some_and(|mode| mode == "websocket")
 }
 
 /// Who sends this request, taken to be of this method.
@@ -109,17 +118,32 @@ pub trait RoleName: Send + Sync + 'static {
 
 /// The role of administrators.
 #[derive(Debug)]
-pub struct Admin;
+pub struct AdminRole;
 
-impl RoleName for Admin {
+impl RoleName for AdminRole {
     const NAME: &'static str = ADMIN;
 }
 
 /// A caller with a role, as it is in the database now; anybody else is answered 403.
-#[derive(Debug, Clone)]
 pub struct HasRole<R: RoleName> {
     caller: CurrentUser,
     role: PhantomData<R>,
+}
+
+// By hand, so that the name of a role need be neither.
+impl<R: RoleName> Clone for HasRole<R> {
+    fn clone(&self) -> Self {
+        Self {
+            caller: self.caller.clone(),
+            role: PhantomData,
+        }
+    }
+}
+
+impl<R: RoleName> fmt::Debug for HasRole<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", R::NAME, self.caller)
+    }
 }
 
 impl<R: RoleName> HasRole<R> {
@@ -139,11 +163,15 @@ impl<R: RoleName> Deref for HasRole<R> {
 }
 
 /// Refuses a user without this role.
-pub(super) fn require_role(user: &User, role: &'static str) -> Result<(), AuthError> {
-    if user.roles.contains(role) {
+pub(super) fn require_role(
+    user: &User,
+    role: impl Into<Cow<'static, str>>,
+) -> Result<(), AuthError> {
+    let role = role.into();
+    if user.roles.contains(&role) {
         Ok(())
     } else {
-        Err(AuthError::RoleRequired(role.into()))
+        Err(AuthError::RoleRequired(role))
     }
 }
 
@@ -246,7 +274,7 @@ fn register_schemes(registry: &mut Registry) {
 #[derive(Debug)]
 pub(super) struct PresentedToken {
     is_cookie: bool,
-    text: crate::secret::SecretString,
+    text: SecretString,
 }
 
 impl PresentedToken {

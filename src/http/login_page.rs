@@ -5,7 +5,7 @@
 
 use poem::{
     Endpoint, FromRequest, IntoResponse, Request, Response,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     web::{Form, Html},
 };
 use serde::Deserialize;
@@ -13,15 +13,13 @@ use serde::Deserialize;
 use super::{
     Context,
     auth_api::login_name,
+    body::malformed_form,
     guard::Peer,
     origins::Target,
     page::{escaped, page_policy},
     problem::Problem,
 };
-use crate::{
-    model::session::Transport,
-    sessions::{Credentials, Grant},
-};
+use crate::{sessions::Grant, tokens::SignedToken};
 
 const PAGE: &str = include_str!("login.html");
 
@@ -39,23 +37,29 @@ struct Filled {
     redirect: Option<String>,
 }
 
-/// The page, and what its button posts.
+/// The page.
 pub(super) struct LoginPage;
 
 impl Endpoint for LoginPage {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
+        let context = Context::of(&request)?;
+        let asked: Asked = request.params().unwrap_or_default();
+        let back_to = target(context, asked.redirect.as_deref())?;
+        Ok(page(context, &back_to, "", None)?)
+    }
+}
+
+/// What the page's button posts.
+pub(super) struct LogIn;
+
+impl Endpoint for LogIn {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
         let context = Context::of(&request)?.clone();
-        match *request.method() {
-            Method::GET | Method::HEAD => {
-                let asked: Asked = request.params().unwrap_or_default();
-                let back_to = target(&context, asked.redirect.as_deref())?;
-                Ok(page(&context, &back_to, "", None)?)
-            }
-            Method::POST => log_in(request, &context).await,
-            _ => Err(poem::error::MethodNotAllowedError.into()),
-        }
+        log_in(request, &context).await
     }
 }
 
@@ -69,15 +73,12 @@ async fn log_in(request: Request, context: &Context) -> poem::Result<Response> {
     context.surface.origins.check(request.headers())?;
     let (request, mut body) = request.split();
     let form = Form::<Filled>::from_request(&request, &mut body).await;
-    let Form(filled) = form.map_err(|_| {
-        let detail = "The form must have each field that is needed, and no field twice.";
-        Problem::bad_request("malformed_form", detail)
-    })?;
+    let Form(filled) = form.map_err(|error| malformed_form(&error))?;
     let back_to = target(context, filled.redirect.as_deref())?;
     let peer = Peer::from_request(&request, &mut body).await?;
     match attempt(context, &filled, peer).await {
         Ok(grant) => Ok(welcome(context, &grant, &back_to)?),
-        Err(refused) if refused.is_internal() => Err(refused.into()),
+        Err(refused) if refused.is_server_error() => Err(refused.into()),
         Err(refused) => {
             refused.log();
             Ok(page(context, &back_to, &filled.username, Some(&refused))?)
@@ -85,27 +86,32 @@ async fn log_in(request: Request, context: &Context) -> poem::Result<Response> {
     }
 }
 
-async fn attempt(context: &Context, filled: &Filled, peer: Peer) -> Result<Grant, Problem> {
+async fn attempt(
+    context: &Context,
+    filled: &Filled,
+    peer: Peer,
+) -> Result<Grant<SignedToken>, Problem> {
     let device = peer.device(None).map_err(crate::error::AuthError::from)?;
     let (name, password) = (
         login_name(&filled.username),
         filled.password.as_str().into(),
     );
     let sessions = context.auth.sessions();
-    let login = sessions.login(&name, &password, device, Transport::Cookie);
+    let login = sessions.login_for_cookie(&name, &password, device);
     Ok(login.await?)
 }
 
 /// 303: the password is not sent on (RFC 9700 §4.12).
-fn welcome(context: &Context, grant: &Grant, back_to: &Target) -> Result<Response, Problem> {
-    let Credentials::Cookie(token) = &grant.credentials else {
-        return Err(Problem::internal("a login for a cookie gave tokens"));
-    };
+fn welcome(
+    context: &Context,
+    grant: &Grant<SignedToken>,
+    back_to: &Target,
+) -> Result<Response, Problem> {
     let ends = grant.session.expires_at;
-    let (name, value) = context
+    let cookie = context
         .surface
-        .cookie
-        .set(token, ends, context.auth.now())?;
+        .give_cookie(&context.auth, &grant.carries, ends);
+    let (name, value) = cookie?;
     Ok(StatusCode::SEE_OTHER
         .with_header(header::LOCATION, back_to.location.as_str())
         .with_header(name, value)

@@ -137,11 +137,8 @@ impl MeApi {
             .change_password(caller.user.id, caller.session_id, &current, &new)
             .await?;
         let renewed = self.auth.sessions().renewed_cookie(&caller, at)?;
-        let cookie = renewed.map(|token| {
-            let ends = caller.expires_at;
-            self.surface.cookie.set(&token, ends, self.auth.now())
-        });
-        Ok(With(Done, cookie.transpose()?.into_iter().collect()))
+        let cookie = self.surface.renew_cookie(&self.auth, &caller, renewed)?;
+        Ok(With(Done, cookie))
     }
 
     /// Deactivate my account

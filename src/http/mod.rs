@@ -37,10 +37,10 @@ use self::{
     auth_api::AuthApi,
     check_api::CheckApi,
     edge::{Edge, Methods},
-    login_page::LoginPage,
+    login_page::{LogIn, LoginPage},
     me_api::MeApi,
     oauth_api::OAuthApi,
-    origins::check_origins,
+    origins::{check_origins, is_plain_text},
     password_api::{PasswordApi, SetPasswordPage},
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
@@ -48,7 +48,7 @@ use self::{
 pub use self::{
     docs::openapi_document,
     embed::{AuthMiddleware, Authenticated},
-    guard::{Admin, Guard, HasRole, RoleName, Secured},
+    guard::{AdminRole, Guard, HasRole, RoleName, Secured},
     problem::Problem,
 };
 use crate::{
@@ -128,46 +128,65 @@ impl HttpSettings {
                 "set it to 65536",
             ));
         }
-        self.check_origins(false)?;
-        let is_domain = |text: &str| {
-            let label = |part: &str| {
-                !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            };
-            text.contains('.') && text.split('.').all(label)
-        };
-        if !self.cookie_domain.is_empty() && !is_domain(&self.cookie_domain) {
-            return Err(BadSetting::new(
-                "http.cookie_domain",
-                format!("{} is not a domain", shown(&self.cookie_domain)),
-                "write e.g. example.org, or leave it empty",
-            ));
-        }
-        let is_page = |text: &str| {
-            url::Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()))
-        };
-        if !self.login_page.is_empty() && !is_page(&self.login_page) {
+        let browsers = (&*self.allowed_origins, &*self.redirect_origins);
+        check_browsers(browsers, &self.cookie_domain, &self.login_page)
+    }
+
+    /// Checks what must hold in production besides: pages of other sites are https.
+    ///
+    /// # Errors
+    /// The first [`BadSetting`].
+    pub fn check_production(&self) -> Result<(), BadSetting> {
+        check_origins(ALLOWED, &self.allowed_origins, true)?;
+        check_origins(REDIRECT, &self.redirect_origins, true)?;
+        if !self.login_page.is_empty() && is_plain_text(&self.login_page) {
             return Err(BadSetting::new(
                 "http.login_page",
-                format!("{} is not an address", shown_address(&self.login_page)),
-                "write e.g. https://app.example.org/login, or leave it empty",
+                format!("{} is plain text", shown_address(&self.login_page)),
+                "use https:// in production",
             ));
         }
         Ok(())
     }
+}
 
-    /// Checks the origins, which in production must be https.
-    ///
-    /// # Errors
-    /// The first [`BadSetting`].
-    pub fn check_origins(&self, in_production: bool) -> Result<(), BadSetting> {
-        let lists = [
-            ("http.allowed_origins", &self.allowed_origins),
-            ("http.redirect_origins", &self.redirect_origins),
-        ];
-        lists
-            .into_iter()
-            .try_for_each(|(key, origins)| check_origins(key, origins, in_production))
+const ALLOWED: &str = "http.allowed_origins";
+const REDIRECT: &str = "http.redirect_origins";
+
+/// What browsers would do otherwise than was meant, or not at all.
+fn check_browsers(
+    (allowed, redirects): (&[String], &[String]),
+    cookie_domain: &str,
+    login_page: &str,
+) -> Result<(), BadSetting> {
+    check_origins(ALLOWED, allowed, false)?;
+    check_origins(REDIRECT, redirects, false)?;
+    let label = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let is_domain = cookie_domain.contains('.') && cookie_domain.split('.').all(label);
+    if !cookie_domain.is_empty() && !is_domain {
+        return Err(BadSetting::new(
+            "http.cookie_domain",
+            format!("{} is not a domain", shown(cookie_domain)),
+            "write e.g. example.org, or leave it empty",
+        ));
     }
+    let is_page = |text: &str| {
+        url::Url::parse(text).is_ok_and(|url| {
+            ["http", "https"].contains(&url.scheme())
+                && url.username().is_empty()
+                && url.password().is_none()
+        })
+    };
+    if !login_page.is_empty() && !is_page(login_page) {
+        return Err(BadSetting::new(
+            "http.login_page",
+            format!("{} is not an address", shown_address(login_page)),
+            "write e.g. https://app.example.org/login, or leave it empty",
+        ));
+    }
+    Ok(())
 }
 
 /// How the API is mounted.
@@ -211,6 +230,28 @@ impl Default for ApiOptions {
             password_grant: false,
             clients: Clients::default(),
         }
+    }
+}
+
+impl ApiOptions {
+    /// Checks the options; the server does so at its start. What does not hold is otherwise obeyed as far
+    /// as it can be: an origin with a slash at its end, for one, is never met.
+    ///
+    /// # Errors
+    /// The first [`BadSetting`], under the name that it has in the server's configuration.
+    pub fn check(&self) -> Result<(), BadSetting> {
+        if self.public_url.ends_with('/') || url::Url::parse(&self.public_url).is_err() {
+            return Err(BadSetting::new(
+                "public_url",
+                format!(
+                    "{} is not an address without a slash at the end",
+                    shown_address(&self.public_url)
+                ),
+                "write it as https://app.example.org",
+            ));
+        }
+        let browsers = (&*self.allowed_origins, &*self.redirect_origins);
+        check_browsers(browsers, &self.cookie_domain, &self.login_page)
     }
 }
 
@@ -283,7 +324,7 @@ impl Auth {
         };
         let route = route.at("/set-password", get(SetPasswordPage));
         let route = if options.login_page.is_empty() {
-            route.at("/login", LoginPage)
+            route.at("/login", get(LoginPage).post(LogIn))
         } else {
             route
         };
@@ -299,7 +340,7 @@ impl Auth {
     pub fn mount(&self, route: Route, options: &ApiOptions) -> Route {
         let api = Arc::new(self.routes(options));
         let mut route = route;
-        for first in methods().first_segments(options.docs) {
+        for first in methods().first_segments(options) {
             // Not `nest_no_strip`, which panics over a route nested at `/`, as those of the API are.
             let below = format!("{first}/*doorward");
             route = route

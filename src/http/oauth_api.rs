@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Tag,
-    auth_api::{RefreshAnswer, login_name},
+    auth_api::{TokenAnswer, login_name},
     body::FormBody,
     dto::EXAMPLE_ID,
     guard::{Peer, authorization},
@@ -30,9 +30,8 @@ use super::{
 use crate::{
     auth::Auth,
     error::AuthError,
-    model::session::Transport,
     secret::SecretString,
-    sessions::{Credentials, IntrospectedToken, Introspection, TokenPair},
+    sessions::{IntrospectedToken, Introspection, TokenPair},
     username::Username,
 };
 
@@ -307,10 +306,6 @@ impl<T, const CLIENTS: bool> OAuth<T, CLIENTS> {
         }
     }
 
-    fn malformed() -> Self {
-        Self::invalid_request("A field of the form is missing, or stands there twice.")
-    }
-
     fn invalid_client() -> Self {
         let description = "The client's id or secret is wrong or missing; `clients` in the configuration lists who may \
             ask.";
@@ -325,7 +320,7 @@ impl<T, const CLIENTS: bool> OAuth<T, CLIENTS> {
     /// A login or a refresh that was refused; failures of ours stay problems.
     fn invalid_grant(error: AuthError) -> Result<Self, Problem> {
         let problem = Problem::from(error);
-        if problem.is_internal() {
+        if problem.is_server_error() {
             return Err(problem);
         }
         problem.log();
@@ -412,8 +407,8 @@ impl<T: ToJSON + Send, const CLIENTS: bool> ApiResponse for OAuth<T, CLIENTS> {
     }
 }
 
-/// A form whose faults are for the endpoint to answer, in the words of its RFC; `None` for one.
-struct OAuthForm<T>(Option<T>);
+/// A form whose faults are for the endpoint to answer, in the words of its RFC.
+struct OAuthForm<T>(Result<T, Problem>);
 
 impl<'a, T: Type + DeserializeOwned + Send> ApiExtractor<'a> for OAuthForm<T> {
     const TYPES: &'static [ApiExtractorType] = FormBody::<T>::TYPES;
@@ -436,9 +431,13 @@ impl<'a, T: Type + DeserializeOwned + Send> ApiExtractor<'a> for OAuthForm<T> {
     ) -> poem::Result<Self> {
         let read = <FormBody<T> as ApiExtractor>::from_request(request, body, options).await;
         match read {
-            Ok(form) => Ok(Self(Some(form.0))),
-            Err(error) if error.status() == StatusCode::BAD_REQUEST => Ok(Self(None)),
-            Err(error) => Err(error),
+            Ok(form) => Ok(Self(Ok(form.0))),
+            Err(error) => match error.downcast_ref::<Problem>() {
+                Some(problem) if problem.code() == "malformed_form" => {
+                    Ok(Self(Err(problem.clone())))
+                }
+                _ => Err(error),
+            },
         }
     }
 }
@@ -511,9 +510,10 @@ impl OAuthApi {
         &self,
         peer: Peer,
         form: OAuthForm<TokenForm>,
-    ) -> poem::Result<OAuth<RefreshAnswer, false>> {
-        let Some(form) = form.0 else {
-            return Ok(OAuth::malformed());
+    ) -> poem::Result<OAuth<TokenAnswer, false>> {
+        let form = match form.0 {
+            Ok(form) => form,
+            Err(malformed) => return Ok(OAuth::invalid_request(malformed.detail())),
         };
         let granted = match (form.grant_type.as_str(), &form.refresh_token) {
             ("refresh_token", Some(token)) => self.auth.sessions().refresh(token).await,
@@ -533,7 +533,11 @@ impl OAuthApi {
                     status: StatusCode::BAD_REQUEST,
                     error: "unsupported_grant_type",
                     code: "unsupported_grant_type",
-                    description: "This server does not take this `grant_type`.".to_owned(),
+                    description: if self.surface.options.password_grant {
+                        "`grant_type` is `refresh_token` or `password` here.".to_owned()
+                    } else {
+                        "`grant_type` is `refresh_token` here.".to_owned()
+                    },
                 });
             }
         };
@@ -614,24 +618,17 @@ impl OAuthApi {
         let device = peer.device(None)?;
         let name = login_name(name);
         let sessions = self.auth.sessions();
-        let grant = sessions
-            .login(&name, &password, device, Transport::Bearer)
-            .await?;
-        match grant.credentials {
-            Credentials::Bearer(pair) => Ok(pair),
-            Credentials::Cookie(_) => Err(AuthError::Internal(
-                "a login for tokens gave a cookie".into(),
-            )),
-        }
+        let grant = sessions.login(&name, &password, device).await?;
+        Ok(grant.carries)
     }
 
     /// The token that a client asks about, once it has proved who it is, in one way (RFC 6749 §2.3).
     fn token_of_client<T>(
         &self,
         client: BasicClient,
-        form: Option<AboutToken>,
+        form: Result<AboutToken, Problem>,
     ) -> Result<SecretString, OAuth<T>> {
-        let form = form.ok_or_else(OAuth::malformed)?;
+        let form = form.map_err(|malformed| OAuth::invalid_request(malformed.detail()))?;
         let in_body = form.client_id.is_some() || form.client_secret.is_some();
         let (id, secret) = match client.0 {
             Some(_) if in_body => {

@@ -144,8 +144,7 @@ pub(super) fn check_origins(
     must_be_https: bool,
 ) -> Result<(), BadSetting> {
     for text in origins {
-        let url = Url::parse(text).ok();
-        let origin = url.as_ref().and_then(origin_of);
+        let origin = Url::parse(text).ok().as_ref().and_then(origin_of);
         let bad = |problem: &str, remedy: &str| {
             Err(BadSetting::new(
                 key,
@@ -158,11 +157,17 @@ pub(super) fn check_origins(
             let remedy = "write scheme, host and port as browsers do, e.g. https://app.example.org";
             return bad("is not an origin", remedy);
         }
-        if must_be_https && !url.is_some_and(|url| url.scheme() == "https" || is_local(&url)) {
+        if must_be_https && is_plain_text(text) {
             return bad("is plain text", "use https:// in production");
         }
     }
     Ok(())
+}
+
+/// Whether what is sent to an address can be read on its way there.
+pub(super) fn is_plain_text(address: &str) -> bool {
+    let url = Url::parse(address).ok();
+    !url.is_some_and(|url| url.scheme() == "https" || is_local(&url))
 }
 
 fn is_local(url: &Url) -> bool {

@@ -97,7 +97,7 @@ impl Problem {
     }
 
     /// Whether the fault is not the client's.
-    pub(super) fn is_internal(&self) -> bool {
+    pub(super) fn is_server_error(&self) -> bool {
         self.0.status.is_server_error()
     }
 
@@ -189,6 +189,7 @@ impl ResponseError for Problem {
 
     /// For an app that lets it through to poem; every layer of ours renders it with the request's id.
     fn as_response(&self) -> Response {
+        self.log();
         self.render("-")
     }
 }
@@ -251,24 +252,24 @@ impl From<AuthError> for Problem {
                 "This request needs `Authorization: Bearer` with an access token, or a session cookie.",
             ),
             E::TokenInvalid(_) => {
-                let detail = "The token is not one of this server.";
+                let detail = "The token is not one of this server; log in again.";
                 Self::unauthorized("token_invalid", "Invalid token", detail).because(text)
             }
             E::TokenExpired => Self::unauthorized(
                 "token_expired",
                 "Token expired",
-                "The access token is past its time.",
+                "The access token is past its time; refresh it, or log in again.",
             ),
             E::SessionEnded(reason) => session_ended(reason),
             E::SessionUnknown => Self::unauthorized(
                 "session_unknown",
                 "Session unknown",
-                "The session of this token does not exist any more.",
+                "The session of this token does not exist any more; log in again.",
             ),
             E::CookieSuperseded => Self::unauthorized(
                 "cookie_superseded",
                 "Cookie superseded",
-                "This session has a newer cookie since its user gave the password again.",
+                "This session has a newer cookie since its user gave the password again; send the request again with that one.",
             ),
             E::RoleRequired(role) => Self::new(
                 S::FORBIDDEN,

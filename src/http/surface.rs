@@ -3,7 +3,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use poem::{Request, http::HeaderName};
+use poem::{
+    Request,
+    http::{HeaderName, HeaderValue},
+};
 use url::Url;
 
 use super::{
@@ -13,7 +16,7 @@ use super::{
     origins::{Origins, Target},
     problem::Problem,
 };
-use crate::auth::Auth;
+use crate::{auth::Auth, clock::Timestamp, sessions::CurrentUser, tokens::SignedToken};
 
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -28,7 +31,7 @@ pub(super) struct Surface {
 
 impl Surface {
     pub(super) fn new(options: &ApiOptions) -> Arc<Self> {
-        let is_https = options.public_url.starts_with("https://");
+        let is_https = Url::parse(&options.public_url).is_ok_and(|url| url.scheme() == "https");
         let origins = Origins::new(
             &options.public_url,
             &options.allowed_origins,
@@ -40,6 +43,27 @@ impl Surface {
             origins,
             options: options.clone(),
         })
+    }
+
+    /// The header that gives a browser its cookie, which lasts as long as its session.
+    pub(super) fn give_cookie(
+        &self,
+        auth: &Auth,
+        token: &SignedToken,
+        session_end: Timestamp,
+    ) -> Result<(HeaderName, HeaderValue), Problem> {
+        self.cookie.set(token, session_end, auth.now())
+    }
+
+    /// The header that gives a caller another cookie in place of the one that it has, if it has one.
+    pub(super) fn renew_cookie(
+        &self,
+        auth: &Auth,
+        caller: &CurrentUser,
+        renewed: Option<SignedToken>,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
+        let cookie = renewed.map(|token| self.give_cookie(auth, &token, caller.expires_at));
+        Ok(cookie.transpose()?.into_iter().collect())
     }
 
     /// Where people log in: the page of the configuration, or our own.

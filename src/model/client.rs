@@ -7,7 +7,7 @@ use crate::{
     entropy::{Entropy, random_bytes},
     model::token::SecretHash,
     secret::SecretString,
-    setting::{BadSetting, shown},
+    setting::BadSetting,
 };
 
 /// What stands in front of every client secret, so that a leaked one is recognised by scanners.
@@ -31,10 +31,13 @@ impl Clients {
     /// [`BadSetting`] for `clients`.
     pub fn parse(entries: &[String]) -> Result<Self, BadSetting> {
         let mut clients: Vec<Client> = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for (number, entry) in (1..).zip(entries) {
             let bad = |problem: &str| {
-                let name = entry.split(':').next().unwrap_or_default();
-                let problem = format!("{} {problem}", shown(name));
+                // Somebody may have put the secret where the id should be.
+                let id = entry.split_once(':').map(|(id, _)| id);
+                let id = id.filter(|id| is_client_id(id) && !id.starts_with(SECRET_PREFIX));
+                let name = id.map_or_else(|| format!("entry {number}"), |id| format!("`{id}`"));
+                let problem = format!("{name} {problem}");
                 BadSetting::new("clients", problem, "make it with `doorward key client ID`")
             };
             let (id, hash) = entry.split_once(':').ok_or_else(|| bad("has no hash"))?;
@@ -112,7 +115,9 @@ mod tests {
         let (_, entry) = fresh_client("notes", &SystemEntropy);
         let hash = entry.split_once(':').expect("two parts").1.to_owned();
         for (entries, problem) in [
-            (vec!["notes".to_owned()], "has no hash"),
+            (vec!["notes".to_owned()], "entry 1 has no hash"),
+            (vec![hash.clone()], "entry 1 has no hash"),
+            (vec![format!("dwc_{hash}:x")], "entry 1 has something"),
             (vec![format!(":{hash}")], "is not a client's id"),
             (vec![format!("no tes:{hash}")], "is not a client's id"),
             (

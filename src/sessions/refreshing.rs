@@ -52,10 +52,20 @@ impl Sessions {
             .refresh_state(user, session)
             .await?
             .ok_or(AuthError::SessionUnknown)?;
+        if presented.generation() > state.generation {
+            // Restored from a backup: what came after it is not known any more, and nobody's fault.
+            tracing::warn!(%user, %session, "the database is older than its tokens");
+            return Err(AuthError::SessionUnknown);
+        }
         let now = self.clock.now();
         let (grace, idle) = (self.policy.refresh_grace, self.policy.idle());
         match state.judge(presented.hash(), grace, idle, now) {
             RefreshVerdict::LostReply(current) => {
+                if state.rotated_at.is_none_or(|at| now >= at.plus(grace)) {
+                    // A lost answer, most likely; of a copy whose access tokens are never shown here, it is
+                    // all that can be seen.
+                    tracing::warn!(%user, %session, "a refresh token was used again late");
+                }
                 let retired = AuthError::TokenInvalid("made with a key that has been retired");
                 let again = self.tokens.successor_with(presented, current);
                 self.presence.note(user, session, now);

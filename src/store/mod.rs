@@ -87,10 +87,13 @@ pub enum ChangeStanding {
 /// Outcome of [`Store::set_password`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetPassword {
-    /// Stored; this many sessions ended.
+    /// Stored.
     Changed {
         /// How many sessions were closed by it.
         closed: u64,
+        /// When the user of the session that was kept last proved who they are; none if there is no
+        /// such open session.
+        authenticated_at: Option<Timestamp>,
     },
     /// The password changed since `credential_version` was read; nothing was written.
     CredentialsChanged,

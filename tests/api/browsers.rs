@@ -59,6 +59,8 @@ async fn only_pages_of_allowed_sites_read_answers() {
                 Some("true")
             );
             assert_eq!(reply.header("vary"), Some("Origin"));
+            let exposed = reply.header("access-control-expose-headers");
+            assert_eq!(exposed, Some("retry-after, www-authenticate, x-request-id"));
         }
         for origin in [
             "null",
@@ -90,6 +92,12 @@ async fn browsers_are_told_what_allowed_pages_may_send() {
     let asks = [("origin", APP), ("access-control-request-method", "POST")];
     let reply = from(&app, Method::OPTIONS, "/v1/auth/login", &asks).await;
     assert_eq!((reply.status, reply.text.as_str()), (204, ""));
+    assert_eq!(reply.header("access-control-allow-origin"), Some(APP));
+    assert_eq!(
+        reply.header("access-control-allow-credentials"),
+        Some("true")
+    );
+    assert_eq!(reply.header("vary"), Some("Origin"));
     let allowed = reply
         .header("access-control-allow-headers")
         .expect("headers");

@@ -119,6 +119,16 @@ async fn the_api_is_nested_below_a_path() {
         (sent.status, sent.location.as_deref()),
         (StatusCode::FOUND, Some(login))
     );
+    let document: Value =
+        serde_json::from_str(&ask("/auth/openapi.json", None).await.text).expect("JSON");
+    let flow = &document["components"]["securitySchemes"]["password"]["flows"]["password"];
+    assert_eq!(flow["tokenUrl"], "/auth/v1/auth/login");
+    assert!(
+        ask("/auth/docs", None)
+            .await
+            .text
+            .contains("\"url\": \"/auth/\"")
+    );
     let link = ask("/auth/set-password", None).await;
     assert!(link.text.contains("fetch(\"v1/auth/password/reset\""));
     let body = json!({"email": "ann@example.org", "password": PASSWORD}).to_string();
@@ -129,7 +139,7 @@ async fn the_api_is_nested_below_a_path() {
     assert_eq!(send(&whole, login.body(body)).await.status, StatusCode::OK);
 }
 
-/// A handler that was mounted without the middleware refuses, and says so in the log alone.
+/// ASVS 8.3.1: a handler that was mounted without the middleware refuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_outside_of_the_middleware_lets_nobody_in() {
     let (_app, token) = with_user().await;
@@ -140,4 +150,59 @@ async fn a_handler_outside_of_the_middleware_lets_nobody_in() {
         (StatusCode::INTERNAL_SERVER_ERROR, json!("internal"))
     );
     assert!(!refused.text.contains("middleware"), "{}", refused.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_with_a_login_page_of_its_own_keeps_it() {
+    let (app, _) = with_user().await;
+    let options = ApiOptions {
+        login_page: "http://localhost:8080/login".to_owned(),
+        ..ApiOptions::default()
+    };
+    options.check().expect("sound");
+    let own = Route::new().at("/login", get(home));
+    let whole = app.nodes[0].auth.mount(own, &options).map_to_response();
+    assert_eq!(send(&whole, asking("/login", None)).await.text, "home");
+}
+
+#[test]
+fn options_that_cannot_be_obeyed_are_named() {
+    let refused = |options: ApiOptions| options.check().expect_err("refused").key;
+    let default = ApiOptions::default;
+    let slash = || vec!["https://app.example.org/".to_owned()];
+    assert_eq!(
+        refused(ApiOptions {
+            public_url: "http://localhost/".to_owned(),
+            ..default()
+        }),
+        "public_url"
+    );
+    assert_eq!(
+        refused(ApiOptions {
+            allowed_origins: slash(),
+            ..default()
+        }),
+        "http.allowed_origins"
+    );
+    assert_eq!(
+        refused(ApiOptions {
+            redirect_origins: slash(),
+            ..default()
+        }),
+        "http.redirect_origins"
+    );
+    assert_eq!(
+        refused(ApiOptions {
+            cookie_domain: "x; Path=/".to_owned(),
+            ..default()
+        }),
+        "http.cookie_domain"
+    );
+    assert_eq!(
+        refused(ApiOptions {
+            login_page: "/login".to_owned(),
+            ..default()
+        }),
+        "http.login_page"
+    );
 }

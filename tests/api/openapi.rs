@@ -237,6 +237,24 @@ async fn security_is_declared_where_it_is() {
         let example = operation.example(&document);
         let reply = operation.call(&app.anonymous(), id, example).await;
         if operation.is_oauth() {
+            let for_clients = name != "oauth_token";
+            assert_eq!(operation.is_protected(), for_clients, "{name}");
+            let body = "token=x&grant_type=refresh_token&refresh_token=x";
+            let request =
+                app.anonymous()
+                    .http
+                    .post(format!("{}{}", app.anonymous().url, operation.path));
+            let request = request
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(body);
+            let reply = Reply::of(request.send().await.expect("an answer")).await;
+            let refused = reply.json()["error"] == "invalid_client";
+            assert_eq!(
+                (refused, reply.status == 401),
+                (for_clients, for_clients),
+                "{name}: {}",
+                reply.text
+            );
             continue;
         }
         let refused = reply.problem_if_any() == Some((401, "unauthenticated".to_owned()));

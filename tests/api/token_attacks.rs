@@ -600,7 +600,10 @@ async fn huge_tokens_are_refused_unread() {
         }
         // More than the HTTP library takes as headers, so the service itself is asked as well.
         let megabyte = "A".repeat(1 << 20);
-        let refused = forge.app.nodes[0].auth.authenticate(&megabyte).await;
+        let refused = forge.app.nodes[0]
+            .auth
+            .authenticate(megabyte.as_str())
+            .await;
         assert!(matches!(
             refused,
             Err(doorward::error::AuthError::TokenInvalid(_))

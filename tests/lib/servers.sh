@@ -283,45 +283,48 @@ stop_servers() {
     SERVERS_DIR=''
 }
 
-# cached NAME COMMAND FILE...: prints a folder of the cache that `COMMAND FOLDER` has filled, once for
-# each content of the files.
+# cached NAME COMMAND INTERPRETER FILE...: makes a folder of the cache that `COMMAND FOLDER FILE...` fills,
+# once for each content of the files and each version of the interpreter, and names it in CACHED.
 cached() {
-    local name="$1" fill="$2" folder draft
-    shift 2
-    folder="$SERVERS_CACHE/$name-$(cat "$@" | sha256sum | cut -c1-16)"
-    if [ ! -d "$folder" ]; then
-        draft="$folder.draft"
-        rm -rf "$draft"
-        mkdir -p "$draft"
-        "$fill" "$draft" "$@" >&2 || fail "what is listed in $* could not be installed"
-        mv "$draft" "$folder"
-    fi
-    printf '%s\n' "$folder"
+    local name="$1" fill="$2" interpreter="$3" key draft
+    shift 3
+    key="$({ "$interpreter" --version && cat -- "$@"; } | sha256sum)" || fail "one of $* cannot be read"
+    CACHED="$SERVERS_CACHE/$name-${key:0:16}"
+    [ ! -d "$CACHED" ] || return 0
+    say "installing modules of $interpreter"
+    draft="$CACHED.draft"
+    rm -rf "$draft" && mkdir -p "$draft" || fail "$draft cannot be made"
+    # Each step says for itself that it failed: behind || the shell does not stop at the first.
+    "$fill" "$draft" "$@" >&2 || fail "what is listed in $* could not be installed; is there a network?"
+    mv "$draft" "$CACHED" || fail "$CACHED cannot be made"
 }
 
 # Not a virtual environment, which could not be moved: a folder of modules, and a program that knows it.
 install_python_modules() {
     local folder="$1" file
-    shift
     local files=()
+    shift
     for file in "$@"; do files+=(-r "$file"); done
-    python3 -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --root-user-action=ignore --target "$folder/modules" "${files[@]}"
+    python3 -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --root-user-action=ignore \
+        --target "$folder/modules" "${files[@]}" || return 1
+    # shellcheck disable=SC2016
+    printf '#!/bin/sh\nPYTHONPATH="$(dirname "$0")/modules" exec python3 "$@"\n' >"$folder/python" || return 1
+    chmod +x "$folder/python" || return 1
 }
 
 install_npm_modules() {
-    local folder="$1" file
+    local folder="$1" file name
     shift
     for file in "$@"; do
-        local name
         name="$(basename "$(dirname "$file")")"
-        mkdir "$folder/$name"
-        cp "$file" "$folder/$name/"
-        npm install --prefix "$folder/$name" --no-audit --no-fund --no-package-lock --ignore-scripts --silent || return 1
+        mkdir "$folder/$name" && cp "$file" "$folder/$name/" || return 1
+        npm install --prefix "$folder/$name" --no-audit --no-fund --no-package-lock --ignore-scripts \
+            --loglevel=error || return 1
     done
 }
 
 find_neighbours() {
-    local candidate modules
+    local candidate
     for candidate in "$(command -v nginx || true)" /usr/sbin/nginx; do
         [ -x "$candidate" ] && break
     done
@@ -336,17 +339,14 @@ find_neighbours() {
     command -v npm >/dev/null 2>&1 || apt_install 'npm, for the clients in TypeScript' npm
     find_python
     python3 -m pip --version >/dev/null 2>&1 || apt_install 'pip, for the clients in Python' python3-pip
-    say "modules of Python and npm"
-    modules="$(cached python install_python_modules \
+    cached python install_python_modules python3 \
         "$SERVERS_ROOT/examples/clients/python/requirements.txt" \
-        "$SERVERS_ROOT/tests/neighbours/generated/requirements.txt")"
-    DOORWARD_TEST_PYTHON="$modules/python"
-    # shellcheck disable=SC2016
-    printf '#!/bin/sh\nPYTHONPATH="$(dirname "$0")/modules" exec python3 "$@"\n' >"$DOORWARD_TEST_PYTHON"
-    chmod +x "$DOORWARD_TEST_PYTHON"
-    DOORWARD_TEST_NPM="$(cached npm install_npm_modules \
+        "$SERVERS_ROOT/tests/neighbours/generated/requirements.txt"
+    DOORWARD_TEST_PYTHON="$CACHED/python"
+    cached npm install_npm_modules node \
         "$SERVERS_ROOT/examples/clients/typescript/package.json" \
         "$SERVERS_ROOT/tests/neighbours/browser/package.json" \
-        "$SERVERS_ROOT/tests/neighbours/generated/package.json")"
+        "$SERVERS_ROOT/tests/neighbours/generated/package.json"
+    DOORWARD_TEST_NPM="$CACHED"
     export DOORWARD_TEST_NGINX DOORWARD_TEST_CHROMIUM DOORWARD_TEST_PYTHON DOORWARD_TEST_NPM
 }

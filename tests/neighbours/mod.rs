@@ -1,5 +1,5 @@
-//! Doorward beside programs of other people: a proxy, browsers, clients in other languages. Each runs as
-//! the examples show it; `./tests/run` installs what this needs.
+//! Doorward beside programs of other people: nginx, a browser, clients in other languages, most of them
+//! from `examples`. `./tests/run` installs what this needs.
 
 mod browser;
 mod clients;

@@ -86,21 +86,8 @@ impl Site {
         });
 
         let folder = tempfile::tempdir().expect("a folder");
-        let example = repository("examples/forward-auth/nginx.conf");
-        let example = std::fs::read_to_string(example).expect("the example");
         let doorward = node.url.trim_start_matches("http://");
-        let configuration = example
-            .replace("127.0.0.1:8080", doorward)
-            .replace("127.0.0.1:3000", &address)
-            .replace("listen 80;", &format!("listen 127.0.0.1:{port};"));
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, configuration).expect("written");
-        let mut nginx = command(installed("DOORWARD_TEST_NGINX"), &[]);
-        nginx.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-        // One process, so that it ends with the one that was started.
-        nginx.args(["-g", "daemon off; master_process off;"]);
-        let nginx = Running::start(nginx.stderr(Stdio::null()));
-        until_listening("nginx listens", port).await;
+        let nginx = start_nginx(&folder, port, doorward, &address).await;
         Self {
             url,
             node,
@@ -144,6 +131,25 @@ impl Site {
         }
         Reply::of(request.send().await.expect("an answer")).await
     }
+}
+
+/// nginx as the example sets it up, with these addresses.
+async fn start_nginx(folder: &TempDir, port: u16, doorward: &str, application: &str) -> Running {
+    let example = repository("examples/forward-auth/nginx.conf");
+    let example = std::fs::read_to_string(example).expect("the example");
+    let configuration = example
+        .replace("127.0.0.1:8080", doorward)
+        .replace("127.0.0.1:3000", application)
+        .replace("listen 80;", &format!("listen 127.0.0.1:{port};"));
+    let file = folder.path().join("nginx.conf");
+    std::fs::write(&file, configuration).expect("written");
+    let mut nginx = command(installed("DOORWARD_TEST_NGINX"), &[]);
+    nginx.arg("-p").arg(folder.path()).arg("-c").arg(&file);
+    // One process, so that it ends with the one that was started.
+    nginx.args(["-g", "daemon off; master_process off;"]);
+    let nginx = Running::start(nginx.stderr(Stdio::null()));
+    until_listening("nginx listens", port).await;
+    nginx
 }
 
 const FORGED: [(&str, &str); 10] = [
@@ -239,7 +245,13 @@ async fn whoever_may_not_pass_never_reaches_the_application() {
     let challenge = refused.header("www-authenticate");
     assert_eq!(challenge, Some("Bearer error=\"invalid_token\""));
     // Only the proxy asks the question.
-    for path in ["/v1/auth/check", "/v1/auth/check/x", "/_check/user"] {
+    for path in [
+        "/v1/auth/check",
+        "/v1/auth/check/x",
+        "/v1/auth/check/..%2flogin",
+        "/v1/auth/check/%2e%2e%2fme",
+        "/_check/user",
+    ] {
         assert_eq!(root.get(path).await.status, 404, "{path}");
     }
     // What the application answers itself is left as it is.
@@ -337,4 +349,17 @@ async fn without_a_decision_nobody_passes_and_nobody_is_logged_out() {
     }
     server.start_again().await;
     crate::harness::until("it answers", async || ann.get("/notes").await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_doorward_itself_is_away_nobody_passes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (port, nobody) = (free_port(), format!("127.0.0.1:{}", free_port()));
+    let _nginx = start_nginx(&folder, port, &nobody, &nobody).await;
+    let anonymous = Client::anonymous(&format!("http://localhost:{port}"));
+    for path in ["/notes", "/admin/users", "/login", "/v1/auth/me"] {
+        let refused = anonymous.get(path).await;
+        assert_eq!(refused.problem(), (503, "unavailable".to_owned()), "{path}");
+        assert_eq!(refused.header("retry-after"), Some("1"), "{path}");
+    }
 }

@@ -157,14 +157,14 @@ fn changes_stay_as_they_are() {
         files,
         [
             "10d5b9388284dcde migrations/mongodb/0001_users_and_sessions.json",
-            "bff4a322c220379c migrations/mongodb/0002_refresh_tokens.json",
+            "9ea1d7f434963da4 migrations/mongodb/0002_refresh_tokens.json",
             "5bc139e7bd328c34 migrations/postgres/0001_users_and_sessions/down.sql",
             "a6001a21e311ab8f migrations/postgres/0001_users_and_sessions/up.sql",
-            "f2e5de5ef0873794 migrations/postgres/0002_refresh_tokens/down.sql",
-            "a976070a5ccdb71b migrations/postgres/0002_refresh_tokens/up.sql",
+            "0cc82f6e93e289aa migrations/postgres/0002_refresh_tokens/down.sql",
+            "aa5b272ba0cee519 migrations/postgres/0002_refresh_tokens/up.sql",
             "5bc139e7bd328c34 migrations/sqlite/0001_users_and_sessions/down.sql",
             "a96355fc4ce6bacd migrations/sqlite/0001_users_and_sessions/up.sql",
-            "354732743a230f56 migrations/sqlite/0002_refresh_tokens/down.sql",
+            "681635c0f17f20ff migrations/sqlite/0002_refresh_tokens/down.sql",
             "6517792c917753d8 migrations/sqlite/0002_refresh_tokens/up.sql",
         ]
     );

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use doorward::{
-    clock::Span,
+    clock::{Span, Timestamp},
     ids::{SessionId, UserId},
     model::session::{CloseReason, SessionState},
     store::{OpenSession, Redeem, SetPassword, Store},
@@ -66,6 +66,13 @@ fn is(text: &str) -> Option<String> {
     Some(hash(text).expose().clone())
 }
 
+fn changed(closed: u64, authenticated_at: Option<Timestamp>) -> SetPassword {
+    SetPassword::Changed {
+        closed,
+        authenticated_at,
+    }
+}
+
 /// ASVS 7.4.3.
 async fn a_new_password_closes_all_sessions_but_one(database: Database) {
     let [store, other_node] = two_nodes(&database).await;
@@ -78,7 +85,7 @@ async fn a_new_password_closes_all_sessions_but_one(database: Database) {
     }
     assert_eq!(
         set(&*store, ann, Some(sessions[1])).await,
-        SetPassword::Changed { closed: 2 }
+        changed(2, Some(at(1)))
     );
     assert_eq!(stored_hash(&*other_node, ann).await, is("second"));
     let ended = closed(CloseReason::PasswordChanged, at(1));
@@ -92,16 +99,10 @@ async fn a_new_password_closes_all_sessions_but_one(database: Database) {
 async fn a_new_password_without_a_session_to_keep_closes_all(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
-    assert_eq!(
-        set(&*store, ann, None).await,
-        SetPassword::Changed { closed: 0 }
-    );
+    assert_eq!(set(&*store, ann, None).await, changed(0, None));
     open_one(&*store, ann, NOW).await;
     open_one(&*store, ann, NOW).await;
-    assert_eq!(
-        set(&*store, ann, None).await,
-        SetPassword::Changed { closed: 2 }
-    );
+    assert_eq!(set(&*store, ann, None).await, changed(2, None));
     assert_eq!(open_ids(&*store, ann).await, []);
 }
 
@@ -117,10 +118,7 @@ async fn a_session_to_keep_that_is_not_the_users_or_not_open_is_not_kept(databas
         .expect("an answer");
     for keep in [of_bob, fresh_session_id(), ended] {
         open_one(&*store, ann, NOW).await;
-        assert_eq!(
-            set(&*store, ann, Some(keep)).await,
-            SetPassword::Changed { closed: 1 }
-        );
+        assert_eq!(set(&*store, ann, Some(keep)).await, changed(1, None));
         assert_eq!(open_ids(&*store, ann).await, []);
     }
     let seen = view(&*store, bob, of_bob)
@@ -152,10 +150,7 @@ async fn the_kept_session_counts_as_authenticated_now(database: Database) {
     let outcome = store
         .set_password(ann, &hash("third"), version, Some(session), earlier)
         .await;
-    assert_eq!(
-        outcome.expect("an answer"),
-        SetPassword::Changed { closed: 0 }
-    );
+    assert_eq!(outcome.expect("an answer"), changed(0, Some(at(1))));
     assert_eq!(
         authenticated().await,
         at(1),

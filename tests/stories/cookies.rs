@@ -1,5 +1,6 @@
 //! Sessions in a cookie: what browsers get, who may use it, and when another takes its place.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use doorward::{clock::Span, http::ApiOptions};
 use reqwest::Method;
 use serde_json::json;
@@ -171,6 +172,25 @@ async fn no_foreign_page_acts_for_the_user(database: Database) {
             assert_eq!(set_cookie(&reply.headers), None, "{says:?} {kind}");
         }
     }
+    // A page that opens a WebSocket could read what comes back, and browsers ask no leave for one.
+    for header in [
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-fetch-mode", "websocket"),
+    ] {
+        for path in ["/v1/auth/me", "/v1/auth/check"] {
+            let opened = |browser: &Browser| {
+                browser
+                    .request(Method::GET, path)
+                    .header(header.0, header.1)
+            };
+            let same_site = browser.saying(&[
+                ("sec-fetch-site", "same-site"),
+                ("origin", "http://evil.localhost"),
+            ]);
+            assert_problem!(same_site.send(opened(&same_site)).await, 403, "cross_site");
+            browser.send(opened(&browser)).await.expect(200);
+        }
+    }
     // Reading is no harm: what comes back stays in the browser.
     let link = browser.saying(&[("sec-fetch-site", "cross-site")]);
     assert_eq!(link.me().await.expect(200), before, "nothing has changed");
@@ -245,27 +265,52 @@ async fn two_proofs_at_once_leave_one_good_cookie(database: Database) {
     app.register("ann@example.org").await;
     let browser = app.browser().log_in("ann@example.org").await;
     app.clock.advance(Span::minutes(5));
+    let change = json!({"current_password": PASSWORD, "new_password": "another horse entirely"});
+    let proof = json!({"password": PASSWORD});
     let proofs = (0..8).map(|n| {
+        // One of them gives a new password as well.
+        let (path, body) = match n {
+            3 => ("/v1/auth/me/password", change.clone()),
+            _ => ("/v1/auth/reauthenticate", proof.clone()),
+        };
         let tab = browser.moved_to(&app.nodes[n % 2]);
         let clock = std::sync::Arc::clone(&app.clock);
         async move {
             clock.advance(Span::millis(1));
-            let reply = tab
-                .post("/v1/auth/reauthenticate", json!({"password": PASSWORD}))
-                .await;
+            let reply = tab.post(path, body).await;
             if reply.status == 204 {
-                return Some(tab.after(&reply));
+                return Some((path, tab.after(&reply)));
             }
             // It came after another one was done.
-            assert_problem!(&reply, 401, "cookie_superseded");
+            let late = [
+                (401, "cookie_superseded".to_owned()),
+                (403, "wrong_password".to_owned()),
+            ];
+            assert!(late.contains(&reply.problem()), "{}", reply.text);
             None
         }
     });
     let renewed: Vec<_> = race(proofs).await.into_iter().flatten().collect();
     assert!(!renewed.is_empty());
-    for tab in renewed {
-        tab.me().await.expect(200);
+    // A new password supersedes whatever was given before it; those who were given one together have it.
+    let newest = renewed.iter().max_by_key(|(_, tab)| generation(tab));
+    let newest = generation(&newest.expect("one at the least").1);
+    for (path, tab) in renewed {
+        if generation(&tab) == newest {
+            tab.me().await.expect(200);
+        } else {
+            assert_eq!(path, "/v1/auth/reauthenticate");
+            assert_problem!(tab.me().await, 401, "cookie_superseded");
+        }
     }
+}
+
+/// When the user had proved who they are, as a cookie says it.
+fn generation(browser: &Browser) -> i64 {
+    let payload = browser.value().split('.').nth(1).expect("claims");
+    let claims = URL_SAFE_NO_PAD.decode(payload).expect("base64url");
+    let claims: serde_json::Value = serde_json::from_slice(&claims).expect("JSON");
+    claims["gen"].as_i64().expect("a time")
 }
 
 /// ASVS 14.3.1.
@@ -293,6 +338,21 @@ async fn logging_out_takes_the_cookie_away(database: Database) {
     );
     assert_eq!(browser.after(&reply).cookie, None);
     assert_problem!(browser.me().await, 401, "logged_out");
+    let browser_of_all = app.browser().log_in("ann@example.org").await;
+    let reply = browser_of_all.call("/v1/auth/logout?scope=all").await;
+    assert_eq!(browser_of_all.after(&reply).cookie, None);
+    // Whoever carries tokens gets no cookie, whatever they do.
+    let ann = app.log_in("ann@example.org").await;
+    let proof = json!({"password": PASSWORD});
+    let change = json!({"current_password": PASSWORD, "new_password": "another horse entirely"});
+    for reply in [
+        ann.post("/v1/auth/reauthenticate", proof).await,
+        ann.post("/v1/auth/me/password", change).await,
+        ann.call("/v1/auth/logout").await,
+    ] {
+        assert_eq!((reply.status, set_cookie(&reply.headers)), (204, None));
+        assert_eq!(reply.header("clear-site-data"), None);
+    }
     browser.call("/v1/auth/logout").await.expect(204);
 }
 

@@ -276,6 +276,11 @@ async fn with_a_cookie_the_original_method_counts(database: Database) {
         for safe in ["GET", "HEAD", "OPTIONS"] {
             assert_eq!(status(&foreign, header, Some(safe)).await, 200, "{safe}");
         }
+        let both = foreign
+            .request(Method::GET, CHECK)
+            .header("x-original-method", "POST");
+        let both = foreign.send(both.header("x-forwarded-method", "GET")).await;
+        assert_problem!(both, 403, "cross_site");
         for other in ["POST", "PUT", "PATCH", "DELETE", "get", "FOO", ""] {
             assert_eq!(status(&foreign, header, Some(other)).await, 403, "{other}");
             assert_eq!(status(&browser, header, Some(other)).await, 200, "{other}");
@@ -291,6 +296,11 @@ async fn with_a_cookie_the_original_method_counts(database: Database) {
     let stranger = foreign.moved_to(&direct.nodes[0]);
     let told = Some("GET");
     assert_eq!(status(&stranger, "x-original-method", told).await, 403);
+    // Nor gets to see cookies that pages may not read.
+    let page = browser.moved_to(&direct.nodes[0]);
+    let cookies = format!("{}; secret=1", page.cookie.as_deref().expect("a cookie"));
+    let seen = page.with_cookie(&cookies).get(CHECK).await;
+    assert_eq!((seen.status, seen.header("cookie")), (200, Some("")));
 }
 
 async fn a_session_that_ends_is_refused_at_the_next_question(database: Database) {

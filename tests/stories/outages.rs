@@ -10,8 +10,12 @@ use std::{
 
 use doorward::{
     clock::{ManualClock, Span, Timestamp},
+    entropy::SystemEntropy,
+    http::ApiOptions,
+    model::client::{Clients, fresh_client},
     store::{open::open, settings::Backend},
 };
+use reqwest::Method;
 use serde_json::json;
 
 use crate::{
@@ -133,7 +137,14 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
     // Readiness compares clocks, so this node's stands at the database's time.
     let now = store.time().await.expect("the time");
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(now.as_millis())));
-    let mut setup = Setup::default();
+    let (secret, entry) = fresh_client("notes", &SystemEntropy);
+    let mut setup = Setup {
+        api: ApiOptions {
+            clients: Clients::parse(&[entry]).expect("a client"),
+            ..ApiOptions::default()
+        },
+        ..Setup::default()
+    };
     setup.sessions.max_per_user = 3;
     let node = serve(store, &setup, Arc::clone(&clock)).await;
     let anonymous = Client::anonymous(&node.url);
@@ -165,6 +176,12 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         (503, Some("1")),
         "{login:?}"
     );
+    let form = async |path: &str, body: &str| {
+        let request = browser.request(Method::POST, &format!("/v1/oauth/{path}"));
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        browser.send(request.body(body.to_owned())).await
+    };
+    let client = format!("client_id=notes&client_secret={}", secret.expose());
     // Nothing of it says that somebody is logged out, and a refresh token is not lost by asking.
     for reply in [
         ann.try_refresh().await,
@@ -172,6 +189,21 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         ann.get("/v1/auth/check?redirect=/notes").await,
         browser.me().await,
         browser.call("/v1/auth/logout").await,
+        form(
+            "token",
+            &format!(
+                "grant_type=refresh_token&refresh_token={}",
+                ann.refresh_token()
+            ),
+        )
+        .await,
+        form("introspect", &format!("{client}&token={}", ann.token())).await,
+        form(
+            "introspect",
+            &format!("{client}&token={}", ann.refresh_token()),
+        )
+        .await,
+        form("revoke", &format!("{client}&token={}", ann.refresh_token())).await,
     ] {
         assert_eq!(
             (reply.status, reply.header("retry-after")),

@@ -135,7 +135,7 @@ async def get_current_user(
 
 
 # What Doorward has to see of a request to judge it.
-_JUDGED_BY = {b"authorization", b"cookie", b"origin", b"sec-fetch-site"}
+_JUDGED_BY = {b"authorization", b"cookie", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-websocket-key"}
 
 
 async def get_current_user_by_check(request: Request) -> User:

@@ -1,5 +1,5 @@
 /**
- * A client of Doorward for Node 20 and for browsers, without dependencies:
+ * A client of Doorward for Node 18 and for browsers, without dependencies:
  *
  *     const doorward = new Doorward("http://127.0.0.1:8080");
  *     await doorward.login("ann@example.org", password);
@@ -90,7 +90,7 @@ export class Doorward {
    * Sends a request with the access token, to a path of Doorward or to the address of an API that asks Doorward
    * and passes its `code` on. Whoever answers there can use the token, so the address must be one that you trust.
    *
-   * A 503 with `Retry-After` is repeated whatever the method: it comes from the guard, before anything was done.
+   * A 503 with `Retry-After` is repeated where that can do no harm: when something is only read, or at Doorward.
    */
   async fetch(target: string, request: ApiRequest = {}): Promise<Response> {
     const session = this.#current();
@@ -166,13 +166,15 @@ export class Doorward {
     const url = target.startsWith("/") ? this.#url + target : target;
     const headers = new Headers(request.headers);
     if (token) headers.set("Authorization", `Bearer ${token}`);
+    const onlyReads = ["GET", "HEAD"].includes((request.method ?? "GET").toUpperCase());
+    const mayRepeat = onlyReads || target.startsWith("/v1/auth/");
     for (let repeats = 0; ; repeats++) {
       const signal = timeout ? AbortSignal.timeout(timeout) : (request.signal ?? null);
       // Without the browser's cookies: Doorward refuses a request with a token and a session cookie.
       const response = await fetch(url, { credentials: "omit", ...request, headers, signal });
       const pause = Number(response.headers.get("Retry-After") ?? NaN);
       const isInTime = pause >= 0 && pause <= LONGEST_PAUSE;
-      if (response.status !== 503 || !isInTime || repeats === REPEATS) return response;
+      if (response.status !== 503 || !mayRepeat || !isInTime || repeats === REPEATS) return response;
       await response.body?.cancel();
       await sleep(pause);
       request.signal?.throwIfAborted();

@@ -1,3 +1,5 @@
+-- Behind a long reader this would hold up every other one; better to fail and try again.
+SET LOCAL lock_timeout = '3s';
 -- Refresh tokens are stored as hashes: the current one and the one before. A session in a cookie has
 -- none.
 ALTER TABLE sessions

@@ -12,9 +12,11 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    documents::{ONE_TIME_SECRETS, USERS, hash_bson, session_key, time_bson, user_key},
-    rows::{Row, id, text, time},
-    sessions::{closed_count, closing_count, is_open, is_open_but, with_closed},
+    documents::{ONE_TIME_SECRETS, USERS, hash_bson, time_bson, user_key},
+    rows::{Row, id, read_sessions, text, time},
+    sessions::{
+        closed_count, closing_count, is_open_but, is_open_one, sessions_where, with_closed,
+    },
     transaction::{Step, Stopped, Transaction},
 };
 use crate::{
@@ -49,14 +51,15 @@ pub(super) struct RedeemSecret {
 }
 
 /// Sets the password of the active user that `condition` finds and closes its sessions but `keep`.
-/// The number of sessions closed, or `None` if there is no such user.
+/// The number of sessions closed and when the user of the kept one last proved who they are, or `None` if
+/// there is no such user.
 async fn set_password(
     store: &MongoStore,
     session: &mut ClientSession,
     id: UserId,
     condition: Document,
     (hash, keep, now): (&PasswordHash, Option<SessionId>, Timestamp),
-) -> Result<Option<u64>, Stopped> {
+) -> Result<Option<(u64, Option<Timestamp>)>, Stopped> {
     let mut active = doc! { "_id": user_key(id), "deactivated_at": null };
     active.extend(condition);
     let mut stages = vec![doc! { "$set": {
@@ -68,11 +71,15 @@ async fn set_password(
     if let Some(keep) = keep {
         stages.push(reauthenticated(keep, now));
     }
+    let mut counted = closing_count(keep);
+    if let Some(keep) = keep {
+        counted.insert("sessions", sessions_where(is_open_one("$$s", keep)));
+    }
     let before = store
         .collection(USERS)
         .find_one_and_update(active, stages)
         .return_document(ReturnDocument::Before)
-        .projection(closing_count(keep))
+        .projection(counted)
         .session(&mut *session)
         .await?;
     let Some(before) = before else {
@@ -90,15 +97,20 @@ async fn set_password(
         )
         .session(session)
         .await?;
-    Ok(Some(closed_count(&before, id)?))
+    let authenticated_at = match keep {
+        Some(_) => read_sessions(&before, id)?
+            .first()
+            .map(|(id, kept)| Row::session(kept, *id).required("authenticated_at", time))
+            .transpose()?
+            .map(|earlier| earlier.max(now)),
+        None => None,
+    };
+    Ok(Some((closed_count(&before, id)?, authenticated_at)))
 }
 
 /// A stage that notes that the user of an open session has just proved who they are.
 fn reauthenticated(session: SessionId, now: Timestamp) -> Document {
-    let is_kept = doc! { "$and": [
-        is_open("$$s"),
-        { "$eq": ["$$s.id", session_key(session)] },
-    ] };
+    let is_kept = is_open_one("$$s", session);
     let later = doc! { "$max": ["$$s.authenticated_at", time_bson(now)] };
     doc! { "$set": { "sessions": { "$map": {
         "input": "$sessions",
@@ -122,8 +134,12 @@ impl Transaction for ReplacePassword {
     ) -> Result<Step<SetPassword>, Stopped> {
         let condition = doc! { "credential_version": self.credential_version };
         let change = (&self.hash, self.keep, self.now);
-        if let Some(closed) = set_password(store, session, self.id, condition, change).await? {
-            return Ok(Step::Commit(SetPassword::Changed { closed }));
+        let changed = set_password(store, session, self.id, condition, change).await?;
+        if let Some((closed, authenticated_at)) = changed {
+            return Ok(Step::Commit(SetPassword::Changed {
+                closed,
+                authenticated_at,
+            }));
         }
         let found = store
             .collection(USERS)

@@ -3,17 +3,13 @@
 //! One update of the user's document, on the condition that the presented token is still the current
 //! one: of two at once the server applies one, and the other finds another hash.
 
-use mongodb::{
-    bson::{Document, doc},
-    options::ReturnDocument,
-};
+use mongodb::bson::{Document, doc};
 
 use super::{
     MongoStore,
     documents::{USERS, hash_bson, session_key, time_bson, user_key},
     reads::view_fields,
-    rows::{self, Row, read_sessions, time},
-    sessions::sessions_where,
+    rows::{self, read_sessions},
 };
 use crate::{
     clock::Timestamp,
@@ -46,25 +42,8 @@ impl MongoStore {
             "sessions.$.generation": request.generation,
             "sessions.$.rotated_at": time_bson(now),
         } };
-        let is_this = doc! { "$eq": ["$$s.id", session_key(session)] };
-        let (users, limit) = (self.collection(USERS), self.operation_timeout);
-        let update = async move {
-            users
-                .find_one_and_update(current, successor)
-                .return_document(ReturnDocument::After)
-                .projection(doc! { "sessions": sessions_where(is_this) })
-                .max_time(limit)
-                .await
-        };
-        let Some(after) = self.bounded(update).await? else {
-            return Ok(None);
-        };
-        let (_, embedded) = *read_sessions(&after, user)?
-            .first()
-            .ok_or_else(|| Row::user(&after, user).corrupt("sessions"))?;
-        Row::session(embedded, session)
-            .required("expires_at", time)
-            .map(Some)
+        self.time_after(user, session, current, successor, "expires_at")
+            .await
     }
 
     pub(super) async fn read_refresh_state(

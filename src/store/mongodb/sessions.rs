@@ -6,7 +6,7 @@
 
 use mongodb::{
     bson::{Bson, Document, RawDocumentBuf, doc},
-    options::ReturnDocument,
+    options::{ReturnDocument, UpdateModifications},
 };
 
 use super::{
@@ -33,6 +33,12 @@ const MOST_STATEMENTS: usize = 1000;
 /// Whether the session that the variable `session` stands for is not closed.
 pub(super) fn is_open(session: &str) -> Document {
     doc! { "$eq": [{ "$ifNull": [format!("{session}.closed_at"), null] }, null] }
+}
+
+/// Whether the session that the variable `session` stands for is this one, and not closed.
+pub(super) fn is_open_one(session: &str, id: SessionId) -> Document {
+    let is_this = doc! { "$eq": [format!("{session}.id"), session_key(id)] };
+    doc! { "$and": [is_open(session), is_this] }
 }
 
 /// The sessions of a pipeline's document for which `condition` on `$$s` holds.
@@ -300,7 +306,6 @@ impl MongoStore {
         }
     }
 
-    /// The document as this very update left it says what stands there, whoever wrote it.
     pub(super) async fn renew(
         &self,
         user: UserId,
@@ -308,24 +313,40 @@ impl MongoStore {
         known: Timestamp,
         now: Timestamp,
     ) -> StoreResult<Option<Timestamp>> {
-        let is_this = doc! { "$and": [
-            is_open("$$s"),
-            { "$eq": ["$$s.id", session_key(session)] },
-        ] };
         let not_renewed = doc! { "$lte": ["$$s.authenticated_at", time_bson(known.min(now))] };
         let renewed = doc! { "$set": { "sessions": { "$map": {
             "input": "$sessions",
             "as": "s",
             "in": { "$cond": [
-                { "$and": [&is_this, not_renewed] },
+                { "$and": [is_open_one("$$s", session), not_renewed] },
                 { "$mergeObjects": ["$$s", { "authenticated_at": time_bson(now) }] },
                 "$$s",
             ] },
         } } } };
-        let (users, limit) = (self.collection(USERS), self.operation_timeout);
+        let open = open_session_filter(user, session);
+        self.time_after(user, session, open, vec![renewed], "authenticated_at")
+            .await
+    }
+
+    /// Updates a user's document on a condition and answers a time of one of its sessions: as this very
+    /// update left it, whoever wrote it. `None` if the condition does not hold.
+    pub(super) async fn time_after(
+        &self,
+        user: UserId,
+        session: SessionId,
+        condition: Document,
+        update: impl Into<UpdateModifications> + Send,
+        field: &'static str,
+    ) -> StoreResult<Option<Timestamp>> {
+        let is_this = doc! { "$eq": ["$$s.id", session_key(session)] };
+        let (users, limit, update) = (
+            self.collection(USERS),
+            self.operation_timeout,
+            update.into(),
+        );
         let update = async move {
             users
-                .find_one_and_update(open_session_filter(user, session), vec![renewed])
+                .find_one_and_update(condition, update)
                 .return_document(ReturnDocument::After)
                 .projection(doc! { "sessions": sessions_where(is_this) })
                 .max_time(limit)
@@ -338,7 +359,7 @@ impl MongoStore {
             .first()
             .ok_or_else(|| Row::user(&after, user).corrupt("sessions"))?;
         Row::session(embedded, session)
-            .required("authenticated_at", time)
+            .required(field, time)
             .map(Some)
     }
 

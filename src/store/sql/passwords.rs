@@ -41,8 +41,11 @@ pub(super) async fn set(
         if before.credential_version != credential_version {
             return Ok(SetPassword::CredentialsChanged);
         }
-        let closed = write(tx, &before, hash, keep, now).await?;
-        Ok(SetPassword::Changed { closed })
+        let (closed, authenticated_at) = write(tx, &before, hash, keep, now).await?;
+        Ok(SetPassword::Changed {
+            closed,
+            authenticated_at,
+        })
     });
     Ok(set?)
 }
@@ -87,14 +90,15 @@ pub(super) async fn redeem(
     Ok(redeemed?)
 }
 
-/// Writes the hash of a user whose row is held, voids open links and closes sessions.
+/// Writes the hash of a user whose row is held, voids open links and closes sessions; says how many, and
+/// when the user of the kept one last proved who they are.
 async fn write(
     tx: &mut Conn,
     before: &UserCredentials,
     hash: &PasswordHash,
     keep: Option<SessionId>,
     now: Timestamp,
-) -> Result<u64, Fault> {
+) -> Result<(u64, Option<Timestamp>), Fault> {
     let id = before.user.id;
     let columns = (
         users::password_hash.eq(hash.expose().clone()),
@@ -113,8 +117,11 @@ async fn write(
         .set(one_time_secrets::used_at.eq(DbTime(now)))
         .execute(tx)
         .await?;
-    if let Some(keep) = keep {
-        renew_authentication(tx, id, keep, now, now).await?;
-    }
-    close_all(tx, id, keep, CloseReason::PasswordChanged, now).await
+    let authenticated_at = match keep {
+        // This proof counts whatever was noted before it.
+        Some(keep) => renew_authentication(tx, id, keep, now, now).await?,
+        None => None,
+    };
+    let closed = close_all(tx, id, keep, CloseReason::PasswordChanged, now).await?;
+    Ok((closed, authenticated_at))
 }

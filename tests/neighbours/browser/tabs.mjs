@@ -135,9 +135,22 @@ async function isRefusedOnce(page) {
 
 /** The one cookie there is. */
 async function sessionCookie(context) {
+  const [cookie, ...others] = await context.cookies();
+  expect("the cookie's name", "doorward", cookie?.name);
+  expect("other cookies", [], others.map(({ name }) => name));
+  return cookie;
+}
+
+async function hasNoCookie(context) {
   const cookies = await context.cookies();
-  expect("the names of all cookies", ["doorward"], cookies.map(({ name }) => name));
-  return cookies[0];
+  expect("cookies", [], cookies.map(({ name }) => name));
+}
+
+/** Somebody's browser, as it comes out of the box. */
+async function openContext(browser, options) {
+  const context = await browser.newContext(options);
+  context.setDefaultTimeout(PATIENCE_MS);
+  return context;
 }
 
 /** Sends a request as a script of this page. */
@@ -170,10 +183,13 @@ function complaintsOf(context) {
     ["/v1/auth/me", 401],
     ["/login", 401],
     ["/favicon.ico", 404],
-  ].map(([path, status]) => [`${APP}${path}`, `Failed to load resource: the server responded with a status of ${status} (`]);
+  ];
   context.on("console", (message) => {
     const { url } = message.location();
-    const isExpected = expected.some(([at, start]) => url === at && message.text().startsWith(start));
+    const isExpected = expected.some(([path, status]) => {
+      const start = `Failed to load resource: the server responded with a status of ${status} (`;
+      return url === `${APP}${path}` && message.text().startsWith(start);
+    });
     if (["error", "warning"].includes(message.type()) && !isExpected) complaints.push(message.text());
   });
   context.on("weberror", (error) => complaints.push(error.error().message));
@@ -193,6 +209,7 @@ async function loginPageIsAccessible(page) {
   await page.getByRole("heading", { level: 1, name: "Log in", exact: true }).waitFor();
   expect("the language", "en", await page.locator("html").getAttribute("lang"));
   expect("the title", "Log in", await page.title());
+  expect("alerts, before anything is wrong", 0, await page.getByRole("alert").count());
   await hasFocus(page, nameField(page), "the name");
   await page.keyboard.press("Tab");
   await hasFocus(page, passwordField(page), "the password, after the name");
@@ -204,7 +221,7 @@ async function loginPageIsAccessible(page) {
 
 /** Puts a script into the page; the policy must stop it, and the complaint shows that complaints are heard. */
 async function strangeScriptsDoNotRun(browser) {
-  const context = await browser.newContext();
+  const context = await openContext(browser);
   const complaints = complaintsOf(context);
   const page = await context.newPage();
   await page.goto(`${APP}/login`);
@@ -240,8 +257,7 @@ async function pagesHoldNoTokens(page, cookie) {
 }
 
 async function loginWorksWithoutScripts(browser) {
-  const context = await browser.newContext({ javaScriptEnabled: false });
-  context.setDefaultTimeout(PATIENCE_MS);
+  const context = await openContext(browser, { javaScriptEnabled: false });
   const complaints = complaintsOf(context);
   const page = await context.newPage();
   await page.goto(`${APP}/login?redirect=/`);
@@ -340,9 +356,11 @@ class Wire {
   static async of(page) {
     const wire = new Wire();
     const client = await page.context().newCDPSession(page);
-    client.on("Network.requestWillBeSent", ({ requestId, request }) =>
-      wire.#learn(requestId, { method: request.method, url: request.url }),
-    );
+    client.on("Network.requestWillBeSent", ({ requestId, request, redirectResponse }) => {
+      // A request that follows a redirect has the id of the one before, of which this is the last word.
+      if (redirectResponse) wire.#tell(requestId, { status: redirectResponse.status });
+      wire.#learn(requestId, { method: request.method, url: request.url });
+    });
     client.on("Network.requestWillBeSentExtraInfo", ({ requestId, headers }) =>
       wire.#learn(requestId, { site: headers["Sec-Fetch-Site"], sendsCookie: "Cookie" in headers }),
     );
@@ -357,10 +375,13 @@ class Wire {
   #learn(id, facts) {
     const exchange = { ...this.#exchanges.get(id), ...facts };
     this.#exchanges.set(id, exchange);
-    if (["url", "site", "status"].every((fact) => fact in exchange)) {
-      this.#exchanges.delete(id);
-      this.#listener?.(exchange);
-    }
+    if (["url", "site", "status"].every((fact) => fact in exchange)) this.#tell(id);
+  }
+
+  #tell(id, facts) {
+    const exchange = { ...this.#exchanges.get(id), ...facts };
+    this.#exchanges.delete(id);
+    this.#listener?.(exchange);
   }
 
   /** Does something that sends this request; answers what it gives and how the request went. */
@@ -453,8 +474,8 @@ async function fetchEverything(page, wire, stranger, sessionId) {
   expectExchange("a beacon to /v1/auth/logout", stranger, stranger.sendsCookie ? 403 : 401, exchange);
 }
 
-async function readNothing(page, wire, stranger, sessionIsOpen) {
-  const status = stranger.sendsCookie && sessionIsOpen ? 200 : 401;
+async function readNothing(page, wire, stranger) {
+  const status = stranger.sendsCookie ? 200 : 401;
   for (const [path, expected] of [
     ["/v1/auth/me", status],
     ["/v1/auth/sessions", status],
@@ -468,31 +489,42 @@ async function readNothing(page, wire, stranger, sessionIsOpen) {
       expectExchange(`GET ${path}, ${mode}`, stranger, expected, exchange);
     }
   }
-  for (const tag of ["img", "script", "iframe"]) {
-    for (const path of ["/v1/auth/me", "/login"]) {
-      const embed = () =>
-        page.evaluate(
-          ({ tag, url }) =>
-            new Promise((resolve) => {
-              const element = document.createElement(tag);
-              element.onload = () => resolve({ event: "load", document: element.contentDocument ?? null });
-              element.onerror = () => resolve({ event: "error", document: null });
-              element.src = url;
-              document.body.append(element);
-            }),
-          { tag, url: `${APP}${path}` },
-        );
-      const [got, exchange] = await wire.during("GET", path, embed);
-      // A frame reports that it has loaded whatever it shows; the next lines look at that.
-      const event = tag === "iframe" ? "load" : "error";
-      expect(`<${tag}> of ${path}`, { event, document: null }, got);
-      expectExchange(`<${tag}> of ${path}`, stranger, path === "/login" ? 200 : status, exchange);
+  for (const path of ["/v1/auth/me", "/login"]) {
+    for (const tag of ["img", "script", "iframe"]) {
+      await isNotEmbedded(page, wire, stranger, tag, path, path === "/login" ? 200 : status);
     }
   }
-  const frames = page.mainFrame().childFrames();
-  expect("frames", 2, frames.length);
-  // The browser's own page in place of the one that may not be framed.
-  await Promise.all(frames.map((frame) => frame.waitForURL("chrome-error://chromewebdata/")));
+}
+
+/** The server answers, and the browser shows nothing of it. */
+async function isNotEmbedded(page, wire, stranger, tag, path, status) {
+  const what = `<${tag}> of ${path}`;
+  const url = `${APP}${path}`;
+  // A frame says that it has loaded whatever it shows. Only its request tells that it was refused.
+  const isFrame = tag === "iframe";
+  const blocked = isFrame ? "net::ERR_BLOCKED_BY_RESPONSE" : "net::ERR_BLOCKED_BY_RESPONSE.NotSameOrigin";
+  const isBlocked = (request) => request.url() === url && request.failure()?.errorText === blocked;
+  const refused = page.waitForEvent("requestfailed", isBlocked).catch(() => {
+    throw new Error(`${what}: the browser does not block it`);
+  });
+  const embed = async () => {
+    const embedded = page.evaluate(
+      ({ tag, url }) =>
+        new Promise((resolve) => {
+          const element = document.createElement(tag);
+          element.onload = () => resolve({ event: "load", document: element.contentDocument ?? null });
+          element.onerror = () => resolve({ event: "error", document: null });
+          element.src = url;
+          document.body.append(element);
+        }),
+      { tag, url },
+    );
+    const [got] = await Promise.all([embedded, refused]);
+    return got;
+  };
+  const [got, exchange] = await wire.during("GET", path, embed);
+  expect(what, { event: isFrame ? "load" : "error", document: null }, got);
+  expectExchange(what, stranger, status, exchange);
 }
 
 /** Forms as pages could always send them: nobody asks the server whether they may. */
@@ -567,8 +599,7 @@ async function belongings(page) {
   const notes = await sendFor(200, page, "GET", "/notes");
   const { items: sessions } = await sendFor(200, page, "GET", "/v1/auth/sessions");
   const opened = sessions.map(({ id, current, authenticated_at: at }) => ({ id, current, at }));
-  const { value } = await sessionCookie(page.context());
-  return { me, notes, sessions: opened, cookie: value };
+  return { me, notes, sessions: opened };
 }
 
 async function strangersDoNoHarm(context, stranger) {
@@ -576,7 +607,13 @@ async function strangersDoNoHarm(context, stranger) {
   await logIn(own);
   await sendFor(200, own, "POST", "/notes", { body: "A note to keep" });
   const before = await belongings(own);
-  const isUnharmed = async (after) => expect(`after ${after}`, before, await belongings(own));
+  const cookie = await sessionCookie(context);
+  const isUnharmed = async (after) => {
+    expect(`after ${after}`, before, await belongings(own));
+    // Not shown: it is a secret.
+    const isSame = isDeepStrictEqual(cookie, await sessionCookie(context));
+    expect(`after ${after}: whether the cookie is the same`, true, isSame);
+  };
   const page = await context.newPage();
   const wire = await Wire.of(page);
   await page.goto(stranger.url);
@@ -584,7 +621,7 @@ async function strangersDoNoHarm(context, stranger) {
   const { id } = before.sessions.find(({ current }) => current);
   await fetchEverything(page, wire, stranger, id);
   await isUnharmed("fetching");
-  await readNothing(page, wire, stranger, true);
+  await readNothing(page, wire, stranger);
   await isUnharmed("reading");
   await submitEverything(page, wire, stranger, true);
   await isUnharmed("submitting forms");
@@ -617,7 +654,7 @@ async function strangersLogNobodyIn(context, stranger) {
   }
   await submitEverything(page, wire, stranger, false);
   await page.close();
-  expect("cookies", [], await context.cookies());
+  await hasNoCookie(context);
   const own = await context.newPage();
   await own.goto(`${APP}/`);
   await shows(own, LOGGED_OUT);
@@ -639,7 +676,7 @@ async function takePictures(browser, folder) {
   mkdirSync(folder, { recursive: true });
   for (const colorScheme of ["light", "dark"]) {
     for (const width of [360, 1280]) {
-      const context = await browser.newContext({ colorScheme, viewport: { width, height: 740 } });
+      const context = await openContext(browser, { colorScheme, viewport: { width, height: 740 } });
       const page = await context.newPage();
       await page.goto(`${APP}/login?redirect=/`);
       await hasFocus(page, nameField(page), "the name");
@@ -653,8 +690,7 @@ async function takePictures(browser, folder) {
 }
 
 async function walk(browser, strangers) {
-  const context = await browser.newContext();
-  context.setDefaultTimeout(PATIENCE_MS);
+  const context = await openContext(browser);
   const complaints = complaintsOf(context);
   const first = await context.newPage();
 
@@ -668,7 +704,7 @@ async function walk(browser, strangers) {
   await step("a wrong password is refused on the page", async () => {
     await isRefusedOnce(first);
     await hasFocus(first, passwordField(first), "the password, after a refusal");
-    expect("cookies", [], await context.cookies());
+    await hasNoCookie(context);
   });
   await step("the right password leads back to the app", async () => {
     await passwordField(first).fill(PASSWORD);
@@ -680,7 +716,8 @@ async function walk(browser, strangers) {
   await step("no script can read the session", async () => {
     const cookie = await sessionCookie(context);
     const { httpOnly, sameSite, path, domain } = cookie;
-    expect("the cookie", { httpOnly: true, sameSite: "Lax", path: "/", domain: "localhost" }, { httpOnly, sameSite, path, domain });
+    const narrow = { httpOnly: true, sameSite: "Lax", path: "/", domain: "localhost" };
+    expect("the cookie", narrow, { httpOnly, sameSite, path, domain });
     await pagesHoldNoTokens(first, cookie);
     const page = await context.newPage();
     await page.goto(`${APP}/login`);
@@ -710,7 +747,7 @@ async function walk(browser, strangers) {
   await step("logging out in one tab ends the session in all", async () => {
     await pages[2].getByRole("button", { name: "Log out", exact: true }).click();
     await shows(pages[2], LOGGED_OUT);
-    expect("cookies", [], await context.cookies());
+    await hasNoCookie(context);
     for (const page of pages) {
       await page.reload();
       await shows(page, LOGGED_OUT);
@@ -718,18 +755,16 @@ async function walk(browser, strangers) {
     expect("complaints of the browser", [], complaints);
   });
 
-  await registerMallory(first);
+  await step("there is another account, for strangers to offer", () => registerMallory(first));
   await context.close();
   for (const stranger of strangers) {
     await step(`${stranger.name} does no harm to who is logged in`, async () => {
-      const context = await browser.newContext();
-      context.setDefaultTimeout(PATIENCE_MS);
+      const context = await openContext(browser);
       await strangersDoNoHarm(context, stranger);
       await context.close();
     });
     await step(`${stranger.name} logs nobody in`, async () => {
-      const context = await browser.newContext();
-      context.setDefaultTimeout(PATIENCE_MS);
+      const context = await openContext(browser);
       await strangersLogNobodyIn(context, stranger);
       await context.close();
     });
