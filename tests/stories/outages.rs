@@ -115,6 +115,44 @@ async fn load(client: Client, n: usize, seen: Arc<Seen>) {
     }
 }
 
+/// And a refresh token is not lost by asking.
+async fn nothing_says_that_somebody_is_logged_out(ann: &Client, browser: &Browser, secret: &str) {
+    let form = async |path: &str, body: &str| {
+        let request = browser.request(Method::POST, &format!("/v1/oauth/{path}"));
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        browser.send(request.body(body.to_owned())).await
+    };
+    let client = format!("client_id=notes&client_secret={secret}");
+    for reply in [
+        ann.try_refresh().await,
+        ann.get("/v1/auth/check").await,
+        ann.get("/v1/auth/check?redirect=/notes").await,
+        browser.me().await,
+        browser.call("/v1/auth/logout").await,
+        form(
+            "token",
+            &format!(
+                "grant_type=refresh_token&refresh_token={}",
+                ann.refresh_token()
+            ),
+        )
+        .await,
+        form("introspect", &format!("{client}&token={}", ann.token())).await,
+        form(
+            "introspect",
+            &format!("{client}&token={}", ann.refresh_token()),
+        )
+        .await,
+        form("revoke", &format!("{client}&token={}", ann.refresh_token())).await,
+    ] {
+        assert_eq!(
+            (reply.status, reply.header("retry-after")),
+            (503, Some("1")),
+            "{reply:?}"
+        );
+    }
+}
+
 async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: Away) {
     let mut server = PrivateServer::start(backend).await;
     let mut settings = server.settings();
@@ -176,41 +214,7 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         (503, Some("1")),
         "{login:?}"
     );
-    let form = async |path: &str, body: &str| {
-        let request = browser.request(Method::POST, &format!("/v1/oauth/{path}"));
-        let request = request.header("content-type", "application/x-www-form-urlencoded");
-        browser.send(request.body(body.to_owned())).await
-    };
-    let client = format!("client_id=notes&client_secret={}", secret.expose());
-    // Nothing of it says that somebody is logged out, and a refresh token is not lost by asking.
-    for reply in [
-        ann.try_refresh().await,
-        ann.get("/v1/auth/check").await,
-        ann.get("/v1/auth/check?redirect=/notes").await,
-        browser.me().await,
-        browser.call("/v1/auth/logout").await,
-        form(
-            "token",
-            &format!(
-                "grant_type=refresh_token&refresh_token={}",
-                ann.refresh_token()
-            ),
-        )
-        .await,
-        form("introspect", &format!("{client}&token={}", ann.token())).await,
-        form(
-            "introspect",
-            &format!("{client}&token={}", ann.refresh_token()),
-        )
-        .await,
-        form("revoke", &format!("{client}&token={}", ann.refresh_token())).await,
-    ] {
-        assert_eq!(
-            (reply.status, reply.header("retry-after")),
-            (503, Some("1")),
-            "{reply:?}"
-        );
-    }
+    nothing_says_that_somebody_is_logged_out(&ann, &browser, secret.expose()).await;
     anonymous.get("/health/live").await.expect(200);
     assert_eq!(anonymous.get("/health/ready").await.status, 503);
 
