@@ -6,10 +6,10 @@
  *     APP_URL=http://localhost:3000 CHROMIUM=/usr/bin/chromium npm test
  *
  * Prints a line for each step and stops at the first that does not go as it should. `CHROMIUM` is `chromium` on
- * the path unless it is given. With `SCREENSHOTS=folder` it also takes pictures of the login page.
+ * the path unless it is given.
  */
 
-import { accessSync, constants, mkdirSync } from "node:fs";
+import { accessSync, constants } from "node:fs";
 import { createServer } from "node:http";
 import { delimiter, join } from "node:path";
 import process from "node:process";
@@ -27,7 +27,7 @@ const ROUNDS = 5;
 /** For what comes in a moment, but on a slow machine. */
 const PATIENCE_MS = 20_000;
 /** For everything: fetches of pages have no limit of their own. */
-const DEADLINE_MS = 180_000;
+const DEADLINE_MS = 600_000;
 const JSON_TYPE = "application/json";
 const FORM_TYPE = "application/x-www-form-urlencoded";
 const TEXT_TYPE = "text/plain";
@@ -672,23 +672,6 @@ async function registerMallory(page) {
   await sendFor(204, page, "POST", "/v1/auth/logout?scope=all", { credentials: "omit", token });
 }
 
-async function takePictures(browser, folder) {
-  mkdirSync(folder, { recursive: true });
-  for (const colorScheme of ["light", "dark"]) {
-    for (const width of [360, 1280]) {
-      const context = await openContext(browser, { colorScheme, viewport: { width, height: 740 } });
-      const page = await context.newPage();
-      await page.goto(`${APP}/login?redirect=/`);
-      await hasFocus(page, nameField(page), "the name");
-      await page.screenshot({ path: join(folder, `login-${colorScheme}-${width}.png`) });
-      await isRefusedOnce(page);
-      await hasFocus(page, passwordField(page), "the password");
-      await page.screenshot({ path: join(folder, `refused-${colorScheme}-${width}.png`) });
-      await context.close();
-    }
-  }
-}
-
 async function walk(browser, strangers) {
   const context = await openContext(browser);
   const complaints = complaintsOf(context);
@@ -769,9 +752,6 @@ async function walk(browser, strangers) {
       await context.close();
     });
   }
-
-  const folder = process.env.SCREENSHOTS;
-  if (folder) await step(`pictures are in ${folder}`, () => takePictures(browser, folder));
 }
 
 async function main() {
