@@ -82,3 +82,11 @@ id! {
     /// Names an access token (`jti`, RFC 7519 §4.1.7).
     TokenId
 }
+id! {
+    /// Names a letter; what its one-time secret is derived from, which the id alone does not tell.
+    LetterId
+}
+id! {
+    /// Names a registration that waits for its address to be confirmed.
+    RegistrationId
+}

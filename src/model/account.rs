@@ -5,10 +5,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::{
+    clock::Timestamp,
     email::EmailAddress,
+    ids::RegistrationId,
     model::{
         field::FieldError,
-        user::{Attributes, UserPatch},
+        user::{Attributes, PasswordHash, UserPatch},
     },
     setting::BadSetting,
     username::Username,
@@ -107,6 +109,35 @@ impl NewAccount {
             _ => None,
         }
     }
+}
+
+/// A registration that waits for its address to be confirmed: an account that does not exist yet and that
+/// nobody can see.
+#[derive(Debug, Clone)]
+pub struct NewRegistration {
+    /// Its id.
+    pub id: RegistrationId,
+    /// The address that will be the account's.
+    pub email: EmailAddress,
+    /// The user name, which somebody else may take meanwhile.
+    pub username: Option<Username>,
+    /// The application's own fields.
+    pub attributes: Attributes,
+    /// The password chosen; whoever confirms has to know it.
+    pub password_hash: PasswordHash,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it is given up.
+    pub expires_at: Timestamp,
+}
+
+/// A waiting registration, as whoever confirms it is judged by.
+#[derive(Debug, Clone)]
+pub struct WaitingRegistration {
+    /// Which.
+    pub id: RegistrationId,
+    /// The password chosen.
+    pub password_hash: PasswordHash,
 }
 
 fn parse_username(text: &str, errors: &mut Vec<FieldError>) -> Option<Username> {

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod client;
 pub mod field;
+pub mod mail;
 pub mod session;
 pub mod token;
 pub mod user;

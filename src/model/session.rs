@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::{
     clock::{Span, Timestamp},
     ids::{SessionId, UserId},
-    model::{token::SecretHash, user::User},
+    model::{mail::LetterDetails, token::SecretHash, user::User},
 };
 
 /// A session as its owner or an administrator sees it; there is no token material in it.
@@ -40,6 +40,28 @@ pub struct Device {
     pub user_agent: Option<String>,
     /// The client's address.
     pub address: Option<IpAddr>,
+}
+
+impl Device {
+    /// Whether it says the same of itself, whatever the version: an update of a browser is no new device.
+    #[must_use]
+    pub fn resembles(&self, other: &Self) -> bool {
+        let bare = |device: &Self| -> Option<String> {
+            let agent = device.user_agent.as_ref()?;
+            Some(agent.chars().filter(|c| !c.is_ascii_digit()).collect())
+        };
+        bare(self) == bare(other)
+    }
+
+    /// What a letter says of it: its name and what the client said that it is.
+    #[must_use]
+    pub fn told(&self) -> LetterDetails {
+        LetterDetails {
+            device: self.name.clone().or_else(|| self.user_agent.clone()),
+            address: self.address.map(|address| address.to_string()),
+            only_tells: false,
+        }
+    }
 }
 
 /// How a client carries its session.

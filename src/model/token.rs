@@ -6,9 +6,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
     clock::{Span, Timestamp},
+    email::EmailAddress,
     entropy::{Entropy, random_bytes},
     ids::{OneTimeSecretId, UserId},
-    secret::SecretString,
+    secret::{SecretString, constant_time_eq},
 };
 
 /// What stands in front of every link secret, so that a leaked one is recognised by scanners.
@@ -22,10 +23,13 @@ impl LinkSecret {
     /// A fresh secret.
     #[must_use]
     pub fn fresh(entropy: &dyn Entropy) -> Self {
-        let text = format!(
-            "{LINK_PREFIX}{}",
-            URL_SAFE_NO_PAD.encode(random_bytes::<32>(entropy))
-        );
+        Self::of(&random_bytes::<32>(entropy))
+    }
+
+    /// The secret of these bytes, which nobody else may be able to guess.
+    #[must_use]
+    pub fn of(bytes: &[u8; 32]) -> Self {
+        let text = format!("{LINK_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
         Self(SecretString::new(text))
     }
 
@@ -65,6 +69,15 @@ impl SecretHash {
         Self(bytes)
     }
 
+    /// The keyed hash of a secret that could be guessed.
+    ///
+    /// # Panics
+    /// When it is not 32 bytes long, as every HMAC-SHA-256 is.
+    #[must_use]
+    pub fn keyed(mac: &[u8]) -> Self {
+        Self(mac.try_into().expect("an HMAC-SHA-256 has 32 bytes"))
+    }
+
     /// A hash as it was stored; `None` for what is none.
     #[must_use]
     pub fn stored(bytes: &[u8]) -> Option<Self> {
@@ -89,15 +102,104 @@ impl fmt::Debug for SecretHash {
 pub enum Purpose {
     /// Setting a first password.
     SetPassword,
+    /// Setting another password in place of one that was forgotten.
+    ResetPassword,
+    /// Showing that the account's address is its user's.
+    VerifyEmail,
+    /// Making the account of a registration that waits for its address.
+    ConfirmRegistration,
+    /// Giving the account the address that the secret was sent to.
+    ChangeEmail,
+    /// Saying that what a notice tells was somebody else's doing.
+    NotMe,
 }
 
 impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Self; 6] = [
+        Self::SetPassword,
+        Self::ResetPassword,
+        Self::VerifyEmail,
+        Self::ConfirmRegistration,
+        Self::ChangeEmail,
+        Self::NotMe,
+    ];
+
+    /// The reverse of [`Self::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|purpose| purpose.as_str() == text)
+    }
+
+    /// Whether a typed code will do instead of the link.
+    #[must_use]
+    pub const fn has_code(self) -> bool {
+        match self {
+            Self::VerifyEmail
+            | Self::ConfirmRegistration
+            | Self::ResetPassword
+            | Self::ChangeEmail => true,
+            Self::SetPassword | Self::NotMe => false,
+        }
+    }
+
+    /// Whether it is good only as long as its user has the address that it was sent to.
+    #[must_use]
+    pub const fn is_for_own_address(self) -> bool {
+        match self {
+            Self::VerifyEmail | Self::ResetPassword | Self::SetPassword => true,
+            Self::ConfirmRegistration | Self::ChangeEmail | Self::NotMe => false,
+        }
+    }
+
     /// As stored.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SetPassword => "set_password",
+            Self::ResetPassword => "reset_password",
+            Self::VerifyEmail => "verify_email",
+            Self::ConfirmRegistration => "confirm_registration",
+            Self::ChangeEmail => "change_email",
+            Self::NotMe => "not_me",
         }
+    }
+}
+
+/// What somebody shows to spend a one-time secret.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// The secret of a link, which says by itself whose it is.
+    Link(SecretHash),
+    /// A typed code, and whose it is said to be.
+    Code {
+        /// Whose.
+        owner: CodeOwner,
+        /// The code's keyed hash, once for each key that may have made it.
+        hashes: Vec<SecretHash>,
+    },
+}
+
+/// Whose a typed code is said to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CodeOwner {
+    /// Of the user, or of the waiting registration, with this address.
+    Address(EmailAddress),
+    /// Of this user.
+    User(UserId),
+}
+
+impl Proof {
+    /// Whether a stored code is the one that was typed; compared in constant time.
+    #[must_use]
+    pub fn is_code(&self, stored: Option<SecretHash>) -> bool {
+        let (Self::Code { hashes, .. }, Some(stored)) = (self, stored) else {
+            return false;
+        };
+        let same = |hash: &SecretHash| constant_time_eq(hash.as_bytes(), stored.as_bytes());
+        hashes.iter().fold(false, |found, hash| found | same(hash))
     }
 }
 

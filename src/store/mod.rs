@@ -24,12 +24,14 @@ use async_trait::async_trait;
 
 pub use self::error::StoreError;
 use crate::{
-    clock::Timestamp,
+    clock::{Span, Timestamp},
     email::EmailAddress,
-    ids::{SessionId, UserId},
+    ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, NewSession, RefreshState, Session, SessionView},
-        token::{NewOneTimeSecret, SecretHash},
+        account::{NewRegistration, WaitingRegistration},
+        mail::{Letter, LetterKind, LetterState, NewLetter, Settlement},
+        session::{CloseReason, Device, IdleRule, NewSession, RefreshState, Session, SessionView},
+        token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     username::Username,
@@ -108,8 +110,96 @@ pub enum SetPassword {
 pub enum Redeem {
     /// Spent, and the password is set.
     Redeemed(UserId),
-    /// Unknown, spent, expired or void; nothing was written.
+    /// Unknown, spent, expired or void; nothing was written but that a code was tried.
     Refused,
+}
+
+/// Outcome of [`Store::change_email`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeEmail {
+    /// Spent; the user as it is now.
+    Changed(Box<User>),
+    /// Another user has the address by now; nothing was written.
+    Taken,
+    /// Unknown, spent, expired or void; nothing was written but that a code was tried.
+    Refused,
+}
+
+/// Outcome of [`Store::confirm_registration`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfirmRegistration {
+    /// The account exists, its address verified.
+    Created(Box<User>),
+    /// Another user has the address by now; nothing was written.
+    EmailTaken,
+    /// Another user has the user name by now; nothing was written.
+    UsernameTaken,
+    /// Unknown, spent, expired or void; nothing was written but that a code was tried.
+    Refused,
+}
+
+/// What [`Store::prepare_letter`] is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct PrepareLetter {
+    /// Which letter.
+    pub id: LetterId,
+    /// The claim under which it is prepared.
+    pub fence: i64,
+    /// The stored form of the secret in its link.
+    pub link: SecretHash,
+    /// The stored form of its code, if it can have one.
+    pub code: Option<SecretHash>,
+}
+
+/// Outcome of [`Store::prepare_letter`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// To be sent.
+    Ready(Box<ReadyLetter>),
+    /// What it was for is over, for this reason.
+    Obsolete(&'static str),
+    /// It is another worker's by now, or settled.
+    Lost,
+}
+
+/// A letter with everything that is known about whom it goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyLetter {
+    /// What it is about; a letter for a new account becomes [`LetterKind::AddressTaken`] where the address
+    /// has one.
+    pub kind: LetterKind,
+    /// Where it goes.
+    pub to: EmailAddress,
+    /// Whom it is about; none for a registration that waits.
+    pub user: Option<User>,
+    /// Whether its code can be used: not after too many wrong tries.
+    pub has_code: bool,
+}
+
+/// Which letters to list.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LetterFilter {
+    /// Only letters in this state.
+    pub state: Option<LetterState>,
+    /// Only letters whose id is smaller than this: the last one of the page before.
+    pub before: Option<LetterId>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// Outcome of [`Store::retry_letter`] and [`Store::drop_letter`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeLetter {
+    /// Changed; the letter as it is now.
+    Changed(Box<Letter>),
+    /// A worker is sending it.
+    InFlight,
+    /// It was sent, so there is nothing to change.
+    AlreadySent,
+    /// It was dropped, and stays so: what it was for may be over.
+    AlreadyDropped,
+    /// There is no such letter.
+    Unknown,
 }
 
 /// Outcome of [`Store::open_session`].
@@ -149,6 +239,8 @@ pub struct OpenSessionRequest {
     /// A hash with newer parameters of the same password, stored in the same step; it does not
     /// change the `credential_version`.
     pub rehash: Option<PasswordHash>,
+    /// A letter that tells of the login, stored in the same step if a session is opened.
+    pub letter: Option<NewLetter>,
 }
 
 /// Outcome of [`Store::close_session`].
@@ -214,14 +306,16 @@ pub trait Store: Send + Sync + 'static {
     /// Closes what the store holds open; calls after it may fail.
     async fn close(&self);
 
-    /// Stores a user, and with it the one-time secret for setting a first password if one is given.
+    /// Stores a user, and with it the one-time secret for setting a first password and the letter, if they
+    /// are given.
     ///
     /// Of any number of concurrent calls with one canonical address or user name exactly one is
-    /// `Created`.
+    /// `Created`. An address that is kept for another account counts as taken.
     async fn create_user(
         &self,
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
+        letter: Option<&NewLetter>,
     ) -> StoreResult<CreateUser>;
 
     /// The user with this id.
@@ -238,13 +332,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Changes fields of a user. A new session limit closes the oldest surplus sessions
     /// (`limit_lowered`) in the same step, measured with `limit` as the policy that it overrides;
-    /// sessions that have expired or are idle do not count and are closed as such.
+    /// sessions that have expired or are idle do not count and are closed as such. If the address becomes
+    /// another one, all open secrets of the user are voided ([`Voiding::Moved`](crate::model::mail::Voiding)) and `notice` is stored as a
+    /// letter to the old one, if that was verified.
     ///
     /// Concurrent calls are applied one after the other; uniqueness as in [`Self::create_user`].
     async fn update_user(
         &self,
         id: UserId,
         patch: &UserPatch,
+        notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
         now: Timestamp,
@@ -276,10 +373,10 @@ pub trait Store: Send + Sync + 'static {
     /// Lets a user log in again; closed sessions stay closed.
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding>;
 
-    /// Replaces the password if it is still the one `credential_version` was read with, and closes
-    /// all sessions (`password_changed`) but `keep` in the same step. Open one-time secrets for
-    /// setting a password become void, `credential_version` grows by one and `keep` counts as
-    /// authenticated at `now`.
+    /// Replaces the password if it is still the one `credential_version` was read with, closes all sessions
+    /// (`password_changed`) but `keep` and stores the letter, in one step. Open secrets for setting a
+    /// password or changing the address become void, those in letters that wait among them;
+    /// `credential_version` grows by one and `keep` counts as authenticated at `now`.
     ///
     /// Of concurrent calls with one `credential_version` exactly one is `Changed`.
     async fn set_password(
@@ -288,20 +385,135 @@ pub trait Store: Send + Sync + 'static {
         hash: &PasswordHash,
         credential_version: i64,
         keep: Option<SessionId>,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<SetPassword>;
 
-    /// Spends a one-time secret for setting a password, sets it and closes all sessions of its user
-    /// (`password_changed`), in one step.
+    /// Spends a one-time secret for setting or resetting a password, sets it, closes all sessions of its
+    /// user (`password_changed`), voids their open secrets but those of notices and, if there was a password
+    /// before, stores the letter, in one step. A secret that was mailed to the user's address verifies that.
     ///
     /// Of concurrent calls with one secret exactly one is `Redeemed`. A deactivated user's secret is
-    /// refused and not spent.
+    /// refused and not spent. A wrong code is counted; see [`Proof`] and
+    /// [`CODE_TRIES`](crate::model::mail::CODE_TRIES).
     async fn redeem_set_password(
         &self,
-        secret: &SecretHash,
+        proof: &Proof,
         hash: &PasswordHash,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<Redeem>;
+
+    /// Spends a secret that was mailed to a user's address and notes that it is verified, in one step.
+    /// `None`: refused, and nothing was written but that a code was tried.
+    ///
+    /// Of concurrent calls with one secret exactly one is answered with a user.
+    async fn verify_email(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>>;
+
+    /// Spends a secret that was mailed to a new address and gives its user that address, verified, in one
+    /// step with `notice`, a letter to the old one if that was verified; the old one is then kept for the
+    /// account for as long as [`ADDRESS_KEPT`](crate::model::mail::ADDRESS_KEPT). Uniqueness as in
+    /// [`Self::create_user`].
+    ///
+    /// Of concurrent calls with one secret exactly one is `Changed`.
+    async fn change_email(
+        &self,
+        proof: &Proof,
+        notice: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<ChangeEmail>;
+
+    /// Spends the link of a notice whose reader says that it was somebody else: closes all sessions
+    /// (`revoked`), takes the password away, voids open secrets ([`Voiding::Disowned`](crate::model::mail::Voiding)), gives the account the
+    /// address back that the notice went to, and stores `reset`, a letter to that address, and `notice`, a
+    /// letter to the address that the account had instead, in one step. Where another user has the address
+    /// after all, no letter is stored: an administrator has to decide. `None`: refused, and nothing was
+    /// written.
+    ///
+    /// Of concurrent calls with one secret exactly one is answered with a user.
+    async fn disown(
+        &self,
+        link: &SecretHash,
+        reset: Option<&NewLetter>,
+        notice: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>>;
+
+    /// Stores a registration that waits for its address, with its letter. Nothing is looked at, so that an
+    /// address that is taken costs the same.
+    async fn add_registration(
+        &self,
+        registration: &NewRegistration,
+        letter: &NewLetter,
+    ) -> StoreResult<()>;
+
+    /// The waiting registration that a link names, or the newest one of an address for a code. Nothing is
+    /// spent or counted.
+    async fn waiting_registration(
+        &self,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> StoreResult<Option<WaitingRegistration>>;
+
+    /// Spends the secret of a waiting registration and makes its account, with this id, in one step.
+    /// `expected` is the registration whose password was checked; without one, a code is counted as a wrong
+    /// one. All other registrations for the address end.
+    ///
+    /// Of concurrent calls exactly one is `Created`.
+    async fn confirm_registration(
+        &self,
+        proof: &Proof,
+        expected: Option<RegistrationId>,
+        user: UserId,
+        now: Timestamp,
+    ) -> StoreResult<ConfirmRegistration>;
+
+    /// What clients said about themselves when the user's last twenty sessions were opened.
+    async fn recent_devices(&self, user: UserId) -> StoreResult<Vec<Device>>;
+
+    /// Stores a letter, unless one of its kind to the same address, about the same user under the same
+    /// `credential_version` if it is about one, was caused after `quiet_since`; says whether it did. Nothing else is looked at, so that an address that nobody has costs the same. Of
+    /// concurrent calls more than one may be stored.
+    async fn add_letter(&self, letter: &NewLetter, quiet_since: Timestamp) -> StoreResult<bool>;
+
+    /// Claims letters that are due, the longest waiting first: until `now` + `lease` nobody else is given
+    /// them, and later somebody is. Of concurrent calls each letter is given to one. A corrupt letter is
+    /// claimed like the others, so that it holds them up once at most.
+    async fn claim_letters(
+        &self,
+        most: u32,
+        lease: Span,
+        now: Timestamp,
+    ) -> StoreResult<Vec<Letter>>;
+
+    /// Looks up whom a claimed letter is for and stores the secret that goes into it, in one step; older
+    /// secrets of its purpose become void, and their wrong tries are inherited. Doing it again for the next
+    /// attempt stores the same secret once more, unless it was spent or voided meanwhile.
+    ///
+    /// Races with everything that voids secrets: whichever comes first, none is open afterwards.
+    async fn prepare_letter(&self, letter: &PrepareLetter, now: Timestamp)
+    -> StoreResult<Prepared>;
+
+    /// Notes how an attempt ended; false, and nothing is written, if the claim is not the last one.
+    async fn settle_letter(
+        &self,
+        id: LetterId,
+        fence: i64,
+        settlement: &Settlement,
+        now: Timestamp,
+    ) -> StoreResult<bool>;
+
+    /// Letters by descending id (newest first).
+    async fn list_letters(&self, filter: &LetterFilter) -> StoreResult<Vec<Letter>>;
+
+    /// The letter with this id.
+    async fn letter(&self, id: LetterId) -> StoreResult<Option<Letter>>;
+
+    /// Makes a letter due now that waits or was given up.
+    async fn retry_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter>;
+
+    /// Gives up a letter that waits or was given up.
+    async fn drop_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter>;
 
     /// Opens a session, in one step with everything that belongs to it: sessions of the user that
     /// have expired (`expired`) or become idle (`idle`) are closed first; if as many as the limit or
@@ -337,6 +549,16 @@ pub trait Store: Send + Sync + 'static {
         session: SessionId,
         reason: CloseReason,
         unseen_since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> StoreResult<CloseSession>;
+
+    /// Closes a session one of whose refresh tokens was used twice (`refresh_reused`), and stores the letter
+    /// in the same step if this call is the one that closed it.
+    async fn close_reused_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<CloseSession>;
 

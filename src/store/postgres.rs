@@ -36,7 +36,9 @@ use self::{
 };
 use crate::{
     clock::{Span, Timestamp},
+    email::EmailAddress,
     ids::UserId,
+    model::mail::LetterState,
     store::{Migrations, Seen, StoreError, StoreResult, settings::PostgresSettings},
 };
 
@@ -299,6 +301,31 @@ async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> StoreResult<()> {
     Ok(sessions::note_seen(conn, &held).await?)
 }
 
+/// Holds all registrations of an address, in one order, so that two who do so cannot wait for each other.
+async fn hold_registrations(tx: &mut Conn, address: &EmailAddress) -> QueryResult<()> {
+    use schema::pending_registrations::{self, email_canonical, id};
+    let held = pending_registrations::table
+        .filter(email_canonical.eq(address.canonical()))
+        .order(id)
+        .select(id)
+        .for_update();
+    held.load::<DbId>(tx).await.map(drop)
+}
+
+/// Letters that are due, the longest waiting first; those that another worker is claiming are passed by.
+async fn due_letters(tx: &mut Conn, most: u32, now: Timestamp) -> QueryResult<Vec<DbId>> {
+    use schema::mail_outbox::{self, due_at, id, state};
+    let due = mail_outbox::table
+        .filter(state.eq(LetterState::Waiting.as_str()))
+        .filter(due_at.le(DbTime(now)))
+        .order(due_at)
+        .limit(i64::from(most))
+        .select(id)
+        .for_update()
+        .skip_locked();
+    due.load(tx).await
+}
+
 #[async_trait]
 impl Migrations for PostgresStore {
     async fn pending(&self) -> StoreResult<Vec<String>> {
@@ -334,20 +361,30 @@ impl PostgresStore {
     }
 }
 
+#[path = "sql/addresses.rs"]
+mod addresses;
 #[path = "sql/contract.rs"]
 mod contract;
 #[path = "sql/faults.rs"]
 mod faults;
 #[path = "sql/migrate.rs"]
 mod migrate;
+#[path = "sql/outbox.rs"]
+mod outbox;
 #[path = "sql/passwords.rs"]
 mod passwords;
+#[path = "sql/preparing.rs"]
+mod preparing;
 #[path = "sql/refreshing.rs"]
 mod refreshing;
+#[path = "sql/registrations.rs"]
+mod registrations;
 #[path = "sql/rows.rs"]
 mod rows;
 #[path = "postgres/schema.rs"]
 mod schema;
+#[path = "sql/secrets.rs"]
+mod secrets;
 #[path = "sql/sessions.rs"]
 mod sessions;
 #[path = "sql/standing.rs"]

@@ -24,11 +24,13 @@ use self::{
     faults::{from_diesel, to_the_end},
     hot::Hot,
     rows::CredentialsRow,
-    types::DbId,
+    types::{DbId, DbTime},
 };
 use crate::{
     clock::Timestamp,
+    email::EmailAddress,
     ids::UserId,
+    model::mail::LetterState,
     store::{
         Migrations, Seen, StoreError, StoreResult,
         settings::{SqliteSettings, Synchronous},
@@ -191,6 +193,23 @@ async fn lock_last_admin(_: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
+/// Nothing to do: `BEGIN IMMEDIATE` serialises all writers.
+async fn hold_registrations(_: &mut Conn, _: &EmailAddress) -> QueryResult<()> {
+    Ok(())
+}
+
+/// Letters that are due, the longest waiting first.
+async fn due_letters(tx: &mut Conn, most: u32, now: Timestamp) -> QueryResult<Vec<DbId>> {
+    use schema::mail_outbox::{self, due_at, id, state};
+    let due = mail_outbox::table
+        .filter(state.eq(LetterState::Waiting.as_str()))
+        .filter(due_at.le(DbTime(now)))
+        .order(due_at)
+        .limit(i64::from(most))
+        .select(id);
+    due.load(tx).await
+}
+
 /// All in one transaction: one commit instead of many.
 async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> StoreResult<()> {
     let noted: Result<(), faults::Fault> =
@@ -239,20 +258,30 @@ impl SqliteStore {
     }
 }
 
+#[path = "sql/addresses.rs"]
+mod addresses;
 #[path = "sql/contract.rs"]
 mod contract;
 #[path = "sql/faults.rs"]
 mod faults;
 #[path = "sql/migrate.rs"]
 mod migrate;
+#[path = "sql/outbox.rs"]
+mod outbox;
 #[path = "sql/passwords.rs"]
 mod passwords;
+#[path = "sql/preparing.rs"]
+mod preparing;
 #[path = "sql/refreshing.rs"]
 mod refreshing;
+#[path = "sql/registrations.rs"]
+mod registrations;
 #[path = "sql/rows.rs"]
 mod rows;
 #[path = "sqlite/schema.rs"]
 mod schema;
+#[path = "sql/secrets.rs"]
+mod secrets;
 #[path = "sql/sessions.rs"]
 mod sessions;
 #[path = "sql/standing.rs"]

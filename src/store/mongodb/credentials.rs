@@ -1,7 +1,8 @@
 //! Setting passwords.
 //!
 //! Both ways, with the current password and with a one-time secret, write the user's document on the
-//! condition that it is as expected and void the user's open secrets in the same transaction.
+//! condition that it is as expected, and void in the same transaction what would undo it: open secrets of
+//! the user and letters that wait to bring more of them. Which secret is good is decided in `secrets`.
 
 use async_trait::async_trait;
 use mongodb::{
@@ -12,8 +13,11 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    documents::{ONE_TIME_SECRETS, USERS, hash_bson, time_bson, user_key},
-    rows::{Row, id, read_sessions, text, time},
+    documents::{USERS, time_bson, user_key},
+    outbox::{drop_waiting, store_letter},
+    owners::has_address,
+    rows::{Row, owned_text, read_sessions, time},
+    secrets::{Spending, Verdict, spend, void_secrets},
     sessions::{
         closed_count, closing_count, is_open_but, is_open_one, sessions_where, with_closed,
     },
@@ -23,8 +27,9 @@ use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
+        mail::{NewLetter, Voiding},
         session::CloseReason,
-        token::{Purpose, SecretHash},
+        token::{Proof, Purpose},
         user::PasswordHash,
     },
     store::{Redeem, SetPassword},
@@ -38,6 +43,7 @@ pub(super) struct ReplacePassword {
     pub(super) hash: PasswordHash,
     pub(super) credential_version: i64,
     pub(super) keep: Option<SessionId>,
+    pub(super) letter: Option<NewLetter>,
     pub(super) now: Timestamp,
 }
 
@@ -45,67 +51,89 @@ pub(super) struct ReplacePassword {
 ///
 /// Spending writes the secret's document, so of two at once one is repeated and finds it spent.
 pub(super) struct RedeemSecret {
-    pub(super) secret: SecretHash,
+    pub(super) proof: Proof,
     pub(super) hash: PasswordHash,
+    pub(super) letter: Option<NewLetter>,
     pub(super) now: Timestamp,
 }
 
-/// Sets the password of the active user that `condition` finds and closes its sessions but `keep`.
-/// The number of sessions closed and when the user of the kept one last proved who they are, or `None` if
-/// there is no such user.
+/// What setting a password writes.
+struct Change<'a> {
+    hash: &'a PasswordHash,
+    keep: Option<SessionId>,
+    /// Whether it was shown on the way that the user's address is theirs.
+    verifies: bool,
+    now: Timestamp,
+}
+
+/// What setting a password found.
+struct Changed {
+    closed: u64,
+    /// When the user of the kept session last proved who they are.
+    authenticated_at: Option<Timestamp>,
+    /// The user's address in canonical form.
+    address: String,
+}
+
+/// Sets the password of the active user that `condition` finds and closes its sessions but the kept one.
+/// `None` if there is no such user.
 async fn set_password(
     store: &MongoStore,
     session: &mut ClientSession,
     id: UserId,
     condition: Document,
-    (hash, keep, now): (&PasswordHash, Option<SessionId>, Timestamp),
-) -> Result<Option<(u64, Option<Timestamp>)>, Stopped> {
+    change: &Change<'_>,
+) -> Result<Option<Changed>, Stopped> {
     let mut active = doc! { "_id": user_key(id), "deactivated_at": null };
     active.extend(condition);
-    let mut stages = vec![doc! { "$set": {
-        "password_hash": { "$literal": hash.expose() },
-        "credential_version": { "$add": ["$credential_version", 1] },
-        "updated_at": { "$max": ["$updated_at", time_bson(now)] },
-        "sessions": with_closed(is_open_but(keep), CloseReason::PasswordChanged.as_str(), now),
-    } }];
-    if let Some(keep) = keep {
-        stages.push(reauthenticated(keep, now));
-    }
-    let mut counted = closing_count(keep);
-    if let Some(keep) = keep {
-        counted.insert("sessions", sessions_where(is_open_one("$$s", keep)));
+    let mut projection = closing_count(change.keep);
+    projection.insert("email_canonical", 1);
+    if let Some(keep) = change.keep {
+        projection.insert("sessions", sessions_where(is_open_one("$$s", keep)));
     }
     let before = store
         .collection(USERS)
-        .find_one_and_update(active, stages)
+        .find_one_and_update(active, setting(change))
         .return_document(ReturnDocument::Before)
-        .projection(counted)
-        .session(&mut *session)
+        .projection(projection)
+        .session(session)
         .await?;
     let Some(before) = before else {
         return Ok(None);
     };
-    store
-        .collection(ONE_TIME_SECRETS)
-        .update_many(
-            doc! {
-                "user_id": user_key(id),
-                "purpose": Purpose::SetPassword.as_str(),
-                "used_at": null,
-            },
-            doc! { "$set": { "used_at": time_bson(now) } },
-        )
-        .session(session)
-        .await?;
-    let authenticated_at = match keep {
+    let authenticated_at = match change.keep {
         Some(_) => read_sessions(&before, id)?
             .first()
             .map(|(id, kept)| Row::session(kept, *id).required("authenticated_at", time))
             .transpose()?
-            .map(|earlier| earlier.max(now)),
+            .map(|earlier| earlier.max(change.now)),
         None => None,
     };
-    Ok(Some((closed_count(&before, id)?, authenticated_at)))
+    Ok(Some(Changed {
+        closed: closed_count(&before, id)?,
+        authenticated_at,
+        address: Row::user(&before, id).required("email_canonical", owned_text)?,
+    }))
+}
+
+/// The update that sets a password.
+fn setting(change: &Change<'_>) -> Vec<Document> {
+    let (keep, now) = (change.keep, change.now);
+    let mut fields = doc! {
+        "password_hash": { "$literal": change.hash.expose() },
+        "credential_version": { "$add": ["$credential_version", 1] },
+        "updated_at": { "$max": ["$updated_at", time_bson(now)] },
+        "sessions": with_closed(is_open_but(keep), CloseReason::PasswordChanged.as_str(), now),
+    };
+    if change.verifies {
+        let verified_at = doc! { "$ifNull": ["$email_verified_at", time_bson(now)] };
+        fields.insert("email_verified_at", verified_at);
+    }
+    let mut stages = vec![doc! { "$set": fields }];
+    if let Some(keep) = keep {
+        stages.push(reauthenticated(keep, now));
+    }
+    stages
 }
 
 /// A stage that notes that the user of an open session has just proved who they are.
@@ -123,6 +151,37 @@ fn reauthenticated(session: SessionId, now: Timestamp) -> Document {
     } } } }
 }
 
+impl ReplacePassword {
+    /// `None` if the user is not as expected.
+    async fn replace(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Option<SetPassword>, Stopped> {
+        let expected = doc! { "credential_version": self.credential_version };
+        let change = Change {
+            hash: &self.hash,
+            keep: self.keep,
+            verifies: false,
+            now: self.now,
+        };
+        let changed = set_password(store, session, self.id, expected, &change).await?;
+        let Some(changed) = changed else {
+            return Ok(None);
+        };
+        let voiding = Voiding::PasswordChanged;
+        void_secrets(store, session, self.id, voiding.purposes(), None, self.now).await?;
+        let theirs = (self.id, &[changed.address.as_str()][..]);
+        drop_waiting(store, session, theirs, voiding, None, self.now).await?;
+        let letter = self.letter.clone().map(|letter| letter.about(self.id));
+        store_letter(store, session, letter.as_ref()).await?;
+        Ok(Some(SetPassword::Changed {
+            closed: changed.closed,
+            authenticated_at: changed.authenticated_at,
+        }))
+    }
+}
+
 #[async_trait]
 impl Transaction for ReplacePassword {
     type Outcome = SetPassword;
@@ -132,14 +191,8 @@ impl Transaction for ReplacePassword {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<SetPassword>, Stopped> {
-        let condition = doc! { "credential_version": self.credential_version };
-        let change = (&self.hash, self.keep, self.now);
-        let changed = set_password(store, session, self.id, condition, change).await?;
-        if let Some((closed, authenticated_at)) = changed {
-            return Ok(Step::Commit(SetPassword::Changed {
-                closed,
-                authenticated_at,
-            }));
+        if let Some(changed) = self.replace(store, session).await? {
+            return Ok(Step::Commit(changed));
         }
         let found = store
             .collection(USERS)
@@ -168,31 +221,37 @@ impl Transaction for RedeemSecret {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<Redeem>, Stopped> {
-        let secrets = store.collection(ONE_TIME_SECRETS);
-        let key = doc! { "_id": hash_bson(&self.secret) };
-        let found = secrets.find_one(key.clone()).session(&mut *session).await?;
-        let Some(secret) = found else {
-            return Ok(Step::Abort(Redeem::Refused));
+        let spending = Spending {
+            proof: &self.proof,
+            by_link: &[Purpose::SetPassword, Purpose::ResetPassword],
+            by_code: Some(Purpose::ResetPassword),
+            now: self.now,
         };
-        // Errors name the secret's id, never its hash.
-        let unnamed = Row::of(ONE_TIME_SECRETS, &secret, uuid::Uuid::nil());
-        let row = Row::of(ONE_TIME_SECRETS, &secret, unnamed.required("id", id)?);
-        let is_good = row.required("purpose", text)? == Purpose::SetPassword.as_str()
-            && row.optional("used_at", time)?.is_none()
-            && row.required("expires_at", time)? > self.now;
-        if !is_good {
+        let spent = match spend(store, session, &spending).await? {
+            Verdict::Good(spent) => spent,
+            refused => return Ok(refused.refusal(Redeem::Refused)),
+        };
+        let had_password = spent.owner.password_hash.is_some();
+        let owner = spent.owner.user;
+        let mailed_to = spent.address.as_ref();
+        let change = Change {
+            hash: &self.hash,
+            keep: None,
+            verifies: mailed_to.is_some_and(|address| has_address(&owner, address)),
+            now: self.now,
+        };
+        let changed = set_password(store, session, owner.id, Document::new(), &change).await?;
+        if changed.is_none() {
             return Ok(Step::Abort(Redeem::Refused));
         }
-        let user = UserId::from(row.required("user_id", id)?);
-        secrets
-            .update_one(key, doc! { "$set": { "used_at": time_bson(self.now) } })
-            .session(&mut *session)
-            .await?;
-        let change = (&self.hash, None, self.now);
-        let changed = set_password(store, session, user, Document::new(), change).await?;
-        Ok(match changed {
-            Some(_) => Step::Commit(Redeem::Redeemed(user)),
-            None => Step::Abort(Redeem::Refused),
-        })
+        let voiding = Voiding::PasswordReset;
+        void_secrets(store, session, owner.id, voiding.purposes(), None, self.now).await?;
+        let theirs = (owner.id, &[owner.email.canonical()][..]);
+        drop_waiting(store, session, theirs, voiding, None, self.now).await?;
+        // A first password is no news.
+        let letter = self.letter.clone().filter(|_| had_password);
+        let letter = letter.map(|letter| letter.about(owner.id).to(&owner.email));
+        store_letter(store, session, letter.as_ref()).await?;
+        Ok(Step::Commit(Redeem::Redeemed(owner.id)))
     }
 }

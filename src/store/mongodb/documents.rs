@@ -1,7 +1,8 @@
 //! What a user looks like in MongoDB.
 //!
 //! Decides the fields of `users`, of the sessions embedded in them, of `login_names` and of
-//! `one_time_secrets`; `rows` reads them back.
+//! `one_time_secrets`; `rows` reads them back. What mail adds stands in `secrets`, `registrations` and
+//! `outbox`.
 
 use mongodb::bson::{Binary, Bson, DateTime, Document, doc, spec::BinarySubtype};
 use serde_json::{Map, Value};
@@ -23,7 +24,7 @@ use crate::{
 /// One document per user, sessions embedded.
 pub(super) const USERS: &str = "users";
 /// Who holds a canonical name: `_id` is the name, so that the name is unique even in a sharded
-/// cluster.
+/// cluster. With `kept_until` nobody has it, but only that user can take it before then.
 pub(super) const LOGIN_NAMES: &str = "login_names";
 /// One-time secrets; `_id` is the hash.
 pub(super) const ONE_TIME_SECRETS: &str = "one_time_secrets";
@@ -80,11 +81,6 @@ pub(super) fn login_key(name: &LoginName) -> String {
         LoginName::Email(email) => email_key(email),
         LoginName::Username(username) => username_key(username),
     }
-}
-
-/// A document of `login_names`.
-pub(super) fn login_name_document(key: String, user: UserId) -> Document {
-    doc! { "_id": key, "user_id": user_key(user) }
 }
 
 /// A new document of `users`.

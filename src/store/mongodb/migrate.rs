@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Every change in order; names and numbers as in the SQL databases.
-const CHANGES: [(&str, &str); 2] = [
+const CHANGES: [(&str, &str); 3] = [
     (
         "0001_users_and_sessions",
         include_str!("../../../migrations/mongodb/0001_users_and_sessions.json"),
@@ -33,6 +33,10 @@ const CHANGES: [(&str, &str); 2] = [
     (
         "0002_refresh_tokens",
         include_str!("../../../migrations/mongodb/0002_refresh_tokens.json"),
+    ),
+    (
+        "0003_mail",
+        include_str!("../../../migrations/mongodb/0003_mail.json"),
     ),
 ];
 
@@ -56,6 +60,8 @@ const LONGEST_COMMAND: Duration = Duration::from_hours(1);
 const NAMESPACE_EXISTS: i32 = 48;
 /// There is no such collection.
 const NAMESPACE_NOT_FOUND: i32 = 26;
+/// There is no such index.
+const INDEX_NOT_FOUND: i32 = 27;
 
 /// One file of `migrations/mongodb`.
 #[derive(Deserialize)]
@@ -191,7 +197,7 @@ impl MongoStore {
         let mut command = command.clone();
         command.insert("writeConcern", doc! { "w": "majority" });
         let harmless = |error: &Error| {
-            let done_before = [NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND];
+            let done_before = [NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, INDEX_NOT_FOUND];
             code(error).is_some_and(|(code, _)| done_before.contains(&code))
         };
         match self.database.run_command(command).await {

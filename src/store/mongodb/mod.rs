@@ -1,19 +1,28 @@
 //! MongoDB: one document per user with its sessions embedded.
 //!
 //! Opening, closing and deactivating are each one conditional update of one document, which the server
-//! applies one after the other; only what spans documents (names, one-time secrets, the last
-//! administrator) is a transaction. Writes wait for a majority with its journal, reads go to the
+//! applies one after the other; only what spans documents (names, one-time secrets, letters that go
+//! with a change, the last administrator) is a transaction. Writes wait for a majority with its journal, reads go to the
 //! primary and see only what a majority has. `documents` decides what is stored, `migrate` makes the
 //! collections and indexes.
 
+mod addresses;
+mod codes;
 mod connect;
 mod credentials;
+mod disowning;
 mod documents;
 mod failure;
 mod migrate;
+mod opening;
+mod outbox;
+mod owners;
+mod preparing;
 mod reads;
 mod refreshing;
+mod registrations;
 mod rows;
+mod secrets;
 mod sessions;
 mod standing;
 mod transaction;
@@ -30,24 +39,31 @@ use mongodb::{
 use tokio::{sync::Semaphore, time::timeout};
 
 use self::{
+    addresses::{ChangeAddress, VerifyAddress},
     credentials::{RedeemSecret, ReplacePassword},
+    disowning::Disown,
     failure::{store_error, too_slow},
+    preparing::Prepare,
+    registrations::{AddRegistration, Confirm},
     transaction::transact,
     users::CreateUserWithNames,
 };
 use crate::{
     clock::{Span, Timestamp},
-    ids::{SessionId, UserId},
+    ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, RefreshState, Session, SessionView},
-        token::{NewOneTimeSecret, SecretHash},
+        account::{NewRegistration, WaitingRegistration},
+        mail::{Letter, NewLetter, Settlement},
+        session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
+        token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     setting::BadSetting,
     store::{
-        ChangeStanding, CloseSession, CreateUser, LoginName, OpenSession, OpenSessionRequest,
-        Redeem, RotateRefresh, Seen, SetPassword, Store, StoreError, StoreResult, UpdateUser,
-        UserFilter, settings::MongoSettings,
+        ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
+        LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter, Prepared, Redeem,
+        RotateRefresh, Seen, SetPassword, Store, StoreError, StoreResult, UpdateUser, UserFilter,
+        settings::MongoSettings,
     },
 };
 
@@ -152,8 +168,9 @@ impl Store for MongoStore {
         &self,
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
+        letter: Option<&NewLetter>,
     ) -> StoreResult<CreateUser> {
-        transact(self, CreateUserWithNames::new(user, link)).await
+        transact(self, CreateUserWithNames::new(user, link, letter)).await
     }
 
     async fn user(&self, id: UserId) -> StoreResult<Option<User>> {
@@ -176,11 +193,12 @@ impl Store for MongoStore {
         &self,
         id: UserId,
         patch: &UserPatch,
+        notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser> {
-        self.patch_user(id, patch, limit, idle, now).await
+        self.patch_user(id, patch, notice, limit, idle, now).await
     }
 
     async fn set_roles(
@@ -211,6 +229,7 @@ impl Store for MongoStore {
         hash: &PasswordHash,
         credential_version: i64,
         keep: Option<SessionId>,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<SetPassword> {
         let work = ReplacePassword {
@@ -218,6 +237,7 @@ impl Store for MongoStore {
             hash: hash.clone(),
             credential_version,
             keep,
+            letter: letter.cloned(),
             now,
         };
         transact(self, work).await
@@ -225,16 +245,135 @@ impl Store for MongoStore {
 
     async fn redeem_set_password(
         &self,
-        secret: &SecretHash,
+        proof: &Proof,
         hash: &PasswordHash,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<Redeem> {
         let work = RedeemSecret {
-            secret: *secret,
+            proof: proof.clone(),
             hash: hash.clone(),
+            letter: letter.cloned(),
             now,
         };
         transact(self, work).await
+    }
+
+    async fn verify_email(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+        let proof = proof.clone();
+        transact(self, VerifyAddress { proof, now }).await
+    }
+
+    async fn change_email(
+        &self,
+        proof: &Proof,
+        notice: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<ChangeEmail> {
+        let work = ChangeAddress {
+            proof: proof.clone(),
+            notice: notice.cloned(),
+            now,
+        };
+        transact(self, work).await
+    }
+
+    async fn disown(
+        &self,
+        link: &SecretHash,
+        reset: Option<&NewLetter>,
+        notice: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>> {
+        transact(self, Disown::new(link, reset, notice, now)).await
+    }
+
+    async fn add_registration(
+        &self,
+        registration: &NewRegistration,
+        letter: &NewLetter,
+    ) -> StoreResult<()> {
+        let work = AddRegistration {
+            registration: registration.clone(),
+            letter: letter.clone(),
+        };
+        transact(self, work).await
+    }
+
+    async fn waiting_registration(
+        &self,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> StoreResult<Option<WaitingRegistration>> {
+        self.find_waiting_registration(proof, now).await
+    }
+
+    async fn confirm_registration(
+        &self,
+        proof: &Proof,
+        expected: Option<RegistrationId>,
+        user: UserId,
+        now: Timestamp,
+    ) -> StoreResult<ConfirmRegistration> {
+        let work = Confirm {
+            proof: proof.clone(),
+            expected,
+            user,
+            now,
+        };
+        transact(self, work).await
+    }
+
+    async fn recent_devices(&self, user: UserId) -> StoreResult<Vec<Device>> {
+        self.read_recent_devices(user).await
+    }
+
+    async fn add_letter(&self, letter: &NewLetter, quiet_since: Timestamp) -> StoreResult<bool> {
+        self.add_letter_unless_quiet(letter, quiet_since).await
+    }
+
+    async fn claim_letters(
+        &self,
+        most: u32,
+        lease: Span,
+        now: Timestamp,
+    ) -> StoreResult<Vec<Letter>> {
+        self.claim(most, lease, now).await
+    }
+
+    async fn prepare_letter(
+        &self,
+        letter: &PrepareLetter,
+        now: Timestamp,
+    ) -> StoreResult<Prepared> {
+        let letter = *letter;
+        transact(self, Prepare { letter, now }).await
+    }
+
+    async fn settle_letter(
+        &self,
+        id: LetterId,
+        fence: i64,
+        settlement: &Settlement,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
+        self.settle(id, fence, settlement, now).await
+    }
+
+    async fn list_letters(&self, filter: &LetterFilter) -> StoreResult<Vec<Letter>> {
+        self.read_letters(filter).await
+    }
+
+    async fn letter(&self, id: LetterId) -> StoreResult<Option<Letter>> {
+        self.read_one_letter(id).await
+    }
+
+    async fn retry_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
+        self.retry(id, now).await
+    }
+
+    async fn drop_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
+        self.drop_by_hand(id, now).await
     }
 
     async fn open_session(
@@ -266,6 +405,16 @@ impl Store for MongoStore {
     ) -> StoreResult<CloseSession> {
         self.close_one(Some(user), session, reason, unseen_since, now)
             .await
+    }
+
+    async fn close_reused_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        letter: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<CloseSession> {
+        self.close_reused(user, session, letter, now).await
     }
 
     async fn close_session_by_id(

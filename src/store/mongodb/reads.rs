@@ -17,19 +17,24 @@ use uuid::Uuid;
 use super::{
     MongoStore,
     documents::{LOGIN_NAMES, USERS, email_key, login_key, session_key, user_key, username_key},
+    owners::holder,
     rows::{
-        Row, id, read_credentials, read_session, read_sessions, read_user, read_user_id, read_view,
+        Row, read_credentials, read_device, read_session, read_sessions, read_user, read_user_id,
+        read_view, time,
     },
     sessions::is_open,
 };
 use crate::{
     ids::{SessionId, UserId},
     model::{
-        session::{Session, SessionView},
+        session::{Device, Session, SessionView},
         user::{User, UserCredentials},
     },
     store::{LoginName, StoreError, StoreResult, UserFilter},
 };
+
+/// How many sessions a user's device is looked for in.
+const RECENT_DEVICES: usize = 20;
 
 /// Longer texts are part of no name.
 const LONGEST_NAME: usize = 254;
@@ -86,15 +91,14 @@ impl MongoStore {
         let key = login_key(name);
         let mut before = None;
         loop {
-            let Some(found) = self
+            let found = self
                 .read_one(LOGIN_NAMES, key.as_str(), Document::new())
-                .await?
-            else {
+                .await?;
+            let found = found.map(|name| holder(&name)).transpose()?;
+            let Some(user_id) = found.flatten() else {
                 // Nobody: else the missing round trip would tell whether there is an account.
                 return self.read_credentials(Uuid::nil().into()).await;
             };
-            let row = Row::of(LOGIN_NAMES, &found, Uuid::nil());
-            let user_id = UserId::from(row.required("user_id", id)?);
             let Some(credentials) = self.read_credentials(user_id).await? else {
                 return Ok(None);
             };
@@ -207,6 +211,30 @@ impl MongoStore {
             Ok(found)
         })
         .await
+    }
+
+    /// The sessions last opened, of those that are embedded: all open ones and as many closed ones as
+    /// are asked for here at most.
+    pub(super) async fn read_recent_devices(&self, user: UserId) -> StoreResult<Vec<Device>> {
+        let fields = doc! {
+            "sessions.id": 1, "sessions.created_at": 1, "sessions.device_name": 1,
+            "sessions.user_agent": 1, "sessions.address": 1,
+        };
+        let Some(document) = self.read_one(USERS, user_key(user), fields).await? else {
+            return Ok(Vec::new());
+        };
+        let mut sessions = read_sessions(&document, user)?
+            .into_iter()
+            .map(|(id, embedded)| {
+                let opened = Row::session(embedded, id).required("created_at", time)?;
+                Ok((opened, id, embedded))
+            })
+            .collect::<StoreResult<Vec<_>>>()?;
+        sessions.sort_by_key(|(opened, id, _)| std::cmp::Reverse((*opened, *id)));
+        let newest = sessions.into_iter().take(RECENT_DEVICES);
+        newest
+            .map(|(_, id, embedded)| read_device(embedded, id))
+            .collect()
     }
 
     pub(super) async fn read_open_sessions(&self, user: UserId) -> StoreResult<Vec<Session>> {

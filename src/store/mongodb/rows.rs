@@ -100,6 +100,16 @@ pub(super) fn text(value: RawBsonRef<'_>) -> Option<&str> {
     value.as_str()
 }
 
+/// Reads a text to keep.
+pub(super) fn owned_text(value: RawBsonRef<'_>) -> Option<String> {
+    text(value).map(str::to_owned)
+}
+
+/// Reads an e-mail address.
+pub(super) fn email(value: RawBsonRef<'_>) -> Option<EmailAddress> {
+    EmailAddress::parse(text(value)?).ok()
+}
+
 /// Reads a point in time.
 pub(super) fn time(value: RawBsonRef<'_>) -> Option<Timestamp> {
     let millis = value.as_datetime()?.timestamp_millis();
@@ -165,7 +175,7 @@ pub(super) fn read_user(document: &RawDocument, id: UserId) -> StoreResult<User>
     };
     Ok(User {
         id,
-        email: row.required("email", |v| EmailAddress::parse(text(v)?).ok())?,
+        email: row.required("email", email)?,
         email_verified_at: row.optional("email_verified_at", time)?,
         username: row.optional("username", |v| Username::parse(text(v)?).ok())?,
         attributes: Attributes::stored(
@@ -248,12 +258,18 @@ pub(super) fn read_session(
             "auth_methods",
             list(|method| AuthMethod::parse(text(method)?)),
         )?,
-        device: Device {
-            name: row.optional("device_name", |v| text(v).map(str::to_owned))?,
-            user_agent: row.optional("user_agent", |v| text(v).map(str::to_owned))?,
-            address: row.optional("address", |v| text(v)?.parse().ok())?,
-        },
+        device: read_device(document, id)?,
         state: read_state(&row)?,
+    })
+}
+
+/// Reads what the client of an embedded session said about itself.
+pub(super) fn read_device(document: &RawDocument, id: SessionId) -> StoreResult<Device> {
+    let row = Row::session(document, id);
+    Ok(Device {
+        name: row.optional("device_name", owned_text)?,
+        user_agent: row.optional("user_agent", owned_text)?,
+        address: row.optional("address", |v| text(v)?.parse().ok())?,
     })
 }
 
@@ -294,7 +310,8 @@ pub(super) fn read_refresh_state(
     })
 }
 
-fn json_object(document: &RawDocument) -> Option<Map<String, Value>> {
+/// Reads a JSON object.
+pub(super) fn json_object(document: &RawDocument) -> Option<Map<String, Value>> {
     document
         .iter()
         .map(|field| {

@@ -1,31 +1,32 @@
-//! Opening, closing and touching sessions.
+//! Closing and touching sessions.
 //!
 //! Decides the updates of a user's document that do so. The server applies updates of one document
 //! one after the other, each to what the one before left: what is decided inside an update cannot be
 //! overtaken, so nothing here reads first and writes later.
 
+use async_trait::async_trait;
 use mongodb::{
+    ClientSession,
     bson::{Bson, Document, RawDocumentBuf, doc},
     options::{ReturnDocument, UpdateModifications},
 };
 
 use super::{
     MongoStore,
-    documents::{USERS, opened_session, session_document, session_key, time_bson, user_key},
-    rows::{Row, count, id, list, read_sessions, time, whole},
+    documents::{USERS, session_key, time_bson, user_key},
+    outbox::store_letter,
+    rows::{Row, count, read_sessions, time},
+    transaction::{Step, Stopped, Transaction, transact},
 };
 use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, Session},
-        user::{MOST_SESSIONS, OnLimit},
+        mail::NewLetter,
+        session::{CloseReason, IdleRule},
     },
-    store::{CloseSession, OpenSession, OpenSessionRequest, Seen, StoreError, StoreResult},
+    store::{CloseSession, Seen, StoreError, StoreResult},
 };
-
-/// How many closed sessions a user's document keeps, so that their clients hear why they ended.
-const CLOSED_KEPT: i32 = 20;
 
 /// Most statements in one `update` command; the server's own limit is 100 000.
 const MOST_STATEMENTS: usize = 1000;
@@ -47,7 +48,11 @@ pub(super) fn sessions_where(condition: impl Into<Bson>) -> Document {
 }
 
 /// `sessions`, each closed at `now` for `reason` (an expression on `$$s`).
-fn closed(sessions: impl Into<Bson>, reason: impl Into<Bson>, now: Timestamp) -> Document {
+pub(super) fn closed(
+    sessions: impl Into<Bson>,
+    reason: impl Into<Bson>,
+    now: Timestamp,
+) -> Document {
     let end = doc! { "closed_at": time_bson(now), "close_reason": reason.into() };
     doc! { "$map": {
         "input": sessions.into(),
@@ -57,7 +62,7 @@ fn closed(sessions: impl Into<Bson>, reason: impl Into<Bson>, now: Timestamp) ->
 }
 
 /// Whether the time of `$$s` is over, and for which reason it is closed then.
-fn overdue(idle: IdleRule, now: Timestamp) -> (Document, Document) {
+pub(super) fn overdue(idle: IdleRule, now: Timestamp) -> (Document, Document) {
     let has_expired = doc! { "$lte": ["$$s.expires_at", time_bson(now)] };
     let is_idle = doc! { "$lt": ["$$s.last_seen_at", time_bson(idle.seen_before(now))] };
     let reason = doc! { "$cond": [
@@ -95,149 +100,83 @@ pub(super) fn is_open_but(keep: Option<SessionId>) -> Document {
     doc! { "$and": [is_open("$$s"), not_kept] }
 }
 
-/// The update that opens a session: a pipeline, so that all of it is decided by the server on the
-/// document as it is when its turn comes. Sixty-four logins at once are sixty-four such updates in a
-/// row, each of which sees the session of the one before and ends it.
-///
-/// Values from outside stand in `$literal`, or a `$` in a device name would be read as a path.
-fn opening(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> Vec<Document> {
-    let (is_overdue, overdue_reason) = overdue(request.idle, now);
-    let overdue = sessions_where(doc! { "$and": [is_open("$$s"), &is_overdue] });
-    let facts = doc! {
-        "may": { "$and": [
-            { "$eq": [{ "$ifNull": ["$deactivated_at", null] }, null] },
-            { "$eq": ["$credential_version", request.credential_version] },
-        ] },
-        "max": { "$let": {
-            "vars": { "own": { "$ifNull": ["$max_sessions", i64::from(request.limit.max)] } },
-            "in": { "$cond": [
-                { "$lte": ["$$own", 0] },
-                i64::from(MOST_SESSIONS),
-                { "$min": ["$$own", i64::from(MOST_SESSIONS)] },
-            ] },
-        } },
-        "evicts": { "$ne": [
-            { "$ifNull": ["$on_session_limit", request.limit.on_limit.as_str()] },
-            OnLimit::Reject.as_str(),
-        ] },
-        // The array is in the order of opening, so its first sessions are the oldest.
-        "ended": { "$concatArrays": [
-            sessions_where(doc! { "$not": is_open("$$s") }),
-            closed(overdue, overdue_reason, now),
-        ] },
-        "live": sessions_where(doc! { "$and": [is_open("$$s"), { "$not": is_overdue }] }),
-    };
-    let surplus = doc! { "$max": [0, { "$subtract": [
-        { "$add": [{ "$size": "$opening.live" }, 1] },
-        "$opening.max",
-    ] }] };
-    let opens = doc! { "$and": [
-        "$opening.may",
-        { "$or": ["$opening.evicts", { "$eq": ["$opening.surplus", 0] }] },
-    ] };
-    vec![
-        doc! { "$set": { "opening": facts } },
-        doc! { "$set": { "opening.surplus": surplus } },
-        doc! { "$set": { "opening.opens": opens } },
-        doc! { "$set": opened(request, session, now) },
-        doc! { "$unset": "opening" },
-    ]
+/// The document of `user`, or of whoever has the session, that has this session.
+fn of_session(user: Option<UserId>, session: SessionId) -> Document {
+    let mut has_it = user.map_or_else(Document::new, |user| doc! { "_id": user_key(user) });
+    has_it.insert("sessions.id", session_key(session));
+    has_it
 }
 
-/// The fields that [`opening`] sets, by what it found out.
-fn opened(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> Document {
-    let surplus = doc! { "$slice": ["$opening.live", "$opening.surplus"] };
-    let rest = doc! { "$slice": [
-        "$opening.live",
-        { "$subtract": ["$opening.surplus", { "$size": "$opening.live" }] },
-    ] };
-    let kept = |ended: Document| doc! { "$slice": [ended, -CLOSED_KEPT] };
-    let ended_now = doc! { "$concatArrays": [
-        "$opening.ended",
-        closed(surplus.clone(), CloseReason::Replaced.as_str(), now),
-    ] };
-    // The new session says which ones it replaced: that is how the caller learns it, and it stays
-    // true when those are long gone.
-    let new = doc! { "$mergeObjects": [
-        { "$literal": session_document(session, request.session.refresh) },
-        { "replaced": { "$map": { "input": surplus, "as": "s", "in": "$$s.id" } } },
-    ] };
-    let refused = doc! { "$slice": ["$opening.ended", -CLOSED_KEPT] };
-    let mut fields = doc! { "sessions": { "$switch": {
-        "branches": [
-            {
-                "case": "$opening.opens",
-                "then": { "$concatArrays": [kept(ended_now), rest, [new]] },
-            },
-            {
-                "case": "$opening.may",
-                "then": { "$concatArrays": [refused, "$opening.live"] },
-            },
-        ],
-        "default": "$sessions",
-    } } };
-    if let Some(rehash) = &request.rehash {
-        fields.insert(
-            "password_hash",
-            doc! { "$cond": [
-                "$opening.opens",
-                { "$literal": rehash.expose() },
-                "$password_hash",
-            ] },
-        );
+/// As [`of_session`], while the session is open and, if asked for, was not seen since.
+fn still_open(
+    user: Option<UserId>,
+    session: SessionId,
+    unseen_since: Option<Timestamp>,
+) -> Document {
+    let mut element = doc! { "id": session_key(session), "closed_at": null };
+    if let Some(since) = unseen_since {
+        element.insert("last_seen_at", doc! { "$lte": time_bson(since) });
     }
-    fields
+    let mut open = user.map_or_else(Document::new, |user| doc! { "_id": user_key(user) });
+    open.insert("sessions", doc! { "$elemMatch": element });
+    open
+}
+
+/// The update that closes the session that its condition has found.
+fn closing(reason: CloseReason, now: Timestamp) -> Document {
+    doc! { "$set": {
+        "sessions.$.closed_at": time_bson(now),
+        "sessions.$.close_reason": reason.as_str(),
+    } }
+}
+
+fn not_closed(exists: bool) -> CloseSession {
+    if exists {
+        CloseSession::AlreadyClosed
+    } else {
+        CloseSession::Unknown
+    }
+}
+
+/// Closes a session one of whose refresh tokens was used twice, with a letter that tells of it.
+struct CloseReused {
+    user: UserId,
+    session: SessionId,
+    letter: NewLetter,
+    now: Timestamp,
+}
+
+#[async_trait]
+impl Transaction for CloseReused {
+    type Outcome = CloseSession;
+
+    async fn run(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<CloseSession>, Stopped> {
+        let users = store.collection(USERS);
+        let closed = users
+            .update_one(
+                still_open(Some(self.user), self.session, None),
+                closing(CloseReason::RefreshReused, self.now),
+            )
+            .session(&mut *session)
+            .await?;
+        if closed.matched_count > 0 {
+            store_letter(store, session, Some(&self.letter)).await?;
+            return Ok(Step::Commit(CloseSession::Closed));
+        }
+        let found = users
+            .find_one(of_session(Some(self.user), self.session))
+            .projection(doc! { "_id": 1 })
+            .session(session)
+            .await?;
+        Ok(Step::Abort(not_closed(found.is_some())))
+    }
 }
 
 impl MongoStore {
-    pub(super) async fn open(
-        &self,
-        request: &OpenSessionRequest,
-        now: Timestamp,
-    ) -> StoreResult<OpenSession> {
-        let user = request.session.user_id;
-        let session = opened_session(&request.session, now);
-        let (users, limit) = (self.collection(USERS), self.operation_timeout);
-        let is_new = doc! { "$eq": ["$$s.id", session_key(session.id)] };
-        let opening = opening(request, &session, now);
-        let update = async move {
-            users
-                .find_one_and_update(doc! { "_id": user_key(user) }, opening)
-                // The document as this very update left it: what is read from it was decided.
-                .return_document(ReturnDocument::After)
-                .projection(doc! {
-                    "deactivated_at": 1,
-                    "credential_version": 1,
-                    "new": sessions_where(is_new),
-                    "open": { "$size": sessions_where(is_open("$$s")) },
-                })
-                .max_time(limit)
-                .await
-        };
-        let Some(after) = self.bounded(update).await? else {
-            return Ok(OpenSession::Gone);
-        };
-        let row = Row::user(&after, user);
-        let evicted = row.required("new", |value| {
-            let new = value.as_array()?.into_iter().next();
-            let Some(new) = new else { return Some(None) };
-            let replaced = new.ok()?.as_document()?.get("replaced").ok()??;
-            list(id)(replaced).map(Some)
-        })?;
-        if let Some(evicted) = evicted {
-            let evicted = evicted.into_iter().map(SessionId::from).collect();
-            return Ok(OpenSession::Opened { session, evicted });
-        }
-        if row.optional("deactivated_at", time)?.is_some() {
-            return Ok(OpenSession::NotActive);
-        }
-        if row.required("credential_version", whole)? != request.credential_version {
-            return Ok(OpenSession::CredentialsChanged);
-        }
-        let open = row.required("open", count)?;
-        Ok(OpenSession::Refused { open })
-    }
-
     /// Closes one session, of `user` or of whoever has it.
     ///
     /// The condition is part of the update. If it did not hold, the session exists or it does not;
@@ -250,33 +189,40 @@ impl MongoStore {
         unseen_since: Option<Timestamp>,
         now: Timestamp,
     ) -> StoreResult<CloseSession> {
-        let of_user = user.map_or_else(Document::new, |user| doc! { "_id": user_key(user) });
-        let mut element = doc! { "id": session_key(session), "closed_at": null };
-        if let Some(since) = unseen_since {
-            element.insert("last_seen_at", doc! { "$lte": time_bson(since) });
-        }
-        let mut still_open = of_user.clone();
-        still_open.insert("sessions", doc! { "$elemMatch": element });
+        let still_open = still_open(user, session, unseen_since);
         let (users, limit) = (self.collection(USERS), self.operation_timeout);
-        let closed = doc! { "$set": {
-            "sessions.$.closed_at": time_bson(now),
-            "sessions.$.close_reason": reason.as_str(),
-        } };
         let writer = users.clone();
-        let close = async move { writer.update_one(still_open, closed).await };
+        let close = async move { writer.update_one(still_open, closing(reason, now)).await };
         if self.bounded(close).await?.matched_count > 0 {
             return Ok(CloseSession::Closed);
         }
-        let mut exists = of_user;
-        exists.insert("sessions.id", session_key(session));
+        let exists = of_session(user, session);
         let find = async move {
             let find = users.find_one(exists).projection(doc! { "_id": 1 });
             find.max_time(limit).await
         };
-        Ok(match self.bounded(find).await? {
-            Some(_) => CloseSession::AlreadyClosed,
-            None => CloseSession::Unknown,
-        })
+        Ok(not_closed(self.bounded(find).await?.is_some()))
+    }
+
+    pub(super) async fn close_reused(
+        &self,
+        user: UserId,
+        session: SessionId,
+        letter: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<CloseSession> {
+        let Some(letter) = letter else {
+            return self
+                .close_one(Some(user), session, CloseReason::RefreshReused, None, now)
+                .await;
+        };
+        let work = CloseReused {
+            user,
+            session,
+            letter: letter.clone().about(user),
+            now,
+        };
+        transact(self, work).await
     }
 
     /// Closes all open sessions of a user but one: one update, so that a login comes before it and

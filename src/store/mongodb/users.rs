@@ -13,19 +13,23 @@ use mongodb::{
 use super::{
     MongoStore,
     documents::{
-        LOGIN_NAMES, ONE_TIME_SECRETS, USERS, attributes_bson, email_key, login_name_document,
-        secret_document, time_bson, user_document, user_key, username_key,
+        ONE_TIME_SECRETS, USERS, attributes_bson, email_key, secret_document, time_bson,
+        user_document, user_key, username_key,
     },
-    failure::is_duplicate,
+    outbox::{drop_waiting, store_letter},
+    owners::{Moving, Renaming, insert, rename, take_name},
     reads::user_fields,
-    rows::{Row, read_user, text},
+    rows::{Row, email, read_user, text, time},
+    secrets::void_secrets,
     sessions::{is_open, sessions_where, with_closed, with_overdue_closed},
     transaction::{Step, Stopped, Transaction, transact},
 };
 use crate::{
     clock::Timestamp,
+    email::EmailAddress,
     ids::UserId,
     model::{
+        mail::{NewLetter, Voiding},
         session::{CloseReason, IdleRule},
         token::NewOneTimeSecret,
         user::{NewUser, OnLimit, SessionLimit, SessionLimitOverride, UserPatch},
@@ -34,42 +38,36 @@ use crate::{
     username::Username,
 };
 
-/// Writes a user with its names, and its one-time secret if there is one.
+/// Writes a user with its names, and its one-time secret and letter if there are any.
 ///
-/// Of two transactions that insert one name the server lets one go on; the other is repeated and
+/// Of two transactions that take one name the server lets one go on; the other is repeated and
 /// then finds the name taken.
 pub(super) struct CreateUserWithNames {
-    email: Document,
-    username: Option<Document>,
+    id: UserId,
+    email: String,
+    username: Option<String>,
     user: Document,
     link: Option<Document>,
+    letter: Option<NewLetter>,
+    now: Timestamp,
 }
 
 impl CreateUserWithNames {
-    pub(super) fn new(new: &NewUser, link: Option<&NewOneTimeSecret>) -> Self {
+    pub(super) fn new(
+        new: &NewUser,
+        link: Option<&NewOneTimeSecret>,
+        letter: Option<&NewLetter>,
+    ) -> Self {
         let user = &new.user;
-        let name = |key| login_name_document(key, user.id);
         Self {
-            email: name(email_key(&user.email)),
-            username: user.username.as_ref().map(username_key).map(name),
+            id: user.id,
+            email: email_key(&user.email),
+            username: user.username.as_ref().map(username_key),
             user: user_document(new),
             link: link.map(|link| secret_document(link, user.created_at)),
+            letter: letter.cloned(),
+            now: user.created_at,
         }
-    }
-}
-
-/// Inserts a document; false if its `_id` is there already.
-async fn insert_unique(
-    store: &MongoStore,
-    session: &mut ClientSession,
-    collection: &str,
-    document: &Document,
-) -> Result<bool, Stopped> {
-    let collection = store.database.collection::<Document>(collection);
-    match collection.insert_one(document).session(session).await {
-        Ok(_) => Ok(true),
-        Err(error) if is_duplicate(&error) => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -82,20 +80,19 @@ impl Transaction for CreateUserWithNames {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<CreateUser>, Stopped> {
-        if !insert_unique(store, session, LOGIN_NAMES, &self.email).await? {
+        if !take_name(store, session, self.id, &self.email, self.now).await? {
             return Ok(Step::Abort(CreateUser::EmailTaken));
         }
         if let Some(username) = &self.username
-            && !insert_unique(store, session, LOGIN_NAMES, username).await?
+            && !take_name(store, session, self.id, username, self.now).await?
         {
             return Ok(Step::Abort(CreateUser::UsernameTaken));
         }
-        let users = store.database.collection::<Document>(USERS);
-        users.insert_one(&self.user).session(&mut *session).await?;
+        insert(store, session, USERS, &self.user).await?;
         if let Some(link) = &self.link {
-            let secrets = store.database.collection::<Document>(ONE_TIME_SECRETS);
-            secrets.insert_one(link).session(session).await?;
+            insert(store, session, ONE_TIME_SECRETS, link).await?;
         }
+        store_letter(store, session, self.letter.as_ref()).await?;
         Ok(Step::Commit(CreateUser::Created))
     }
 }
@@ -106,7 +103,42 @@ impl Transaction for CreateUserWithNames {
 struct UpdateUserWithNames {
     id: UserId,
     patch: UserPatch,
+    notice: Option<NewLetter>,
     update: Vec<Document>,
+    now: Timestamp,
+}
+
+impl UpdateUserWithNames {
+    /// Gives the user another address; false if somebody else has it. Whoever had the old one is to keep
+    /// nothing but the way back in the notice.
+    async fn change_address(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+        before: &Row<'_>,
+        new: &EmailAddress,
+    ) -> Result<bool, Stopped> {
+        let (id, now) = (self.id, self.now);
+        let moving = Moving {
+            user: id,
+            old: &before.required("email", email)?,
+            was_verified: before.optional("email_verified_at", time)?.is_some(),
+            new,
+            notice: self.notice.as_ref(),
+            now,
+        };
+        if !moving.rename(store, session).await? {
+            return Ok(false);
+        }
+        if moving.is_another() {
+            let voiding = Voiding::Moved;
+            void_secrets(store, session, id, voiding.purposes(), None, now).await?;
+            let theirs = (id, &[moving.old.canonical()][..]);
+            drop_waiting(store, session, theirs, voiding, None, now).await?;
+            store_letter(store, session, moving.farewell().as_ref()).await?;
+        }
+        Ok(true)
+    }
 }
 
 #[async_trait]
@@ -127,19 +159,22 @@ impl Transaction for UpdateUserWithNames {
         let Some(before) = found else {
             return Ok(Step::Abort(UpdateUser::Gone));
         };
-        if let Some(email) = &self.patch.email {
-            let old = Row::user(&before, self.id).required("email_canonical", text)?;
-            let old = Some(format!("email:{old}"));
-            let new = Some(email_key(email));
-            if !self.rename(store, session, old, new).await? {
-                return Ok(Step::Abort(UpdateUser::EmailTaken));
-            }
+        let row = Row::user(&before, self.id);
+        if let Some(new) = &self.patch.email
+            && !self.change_address(store, session, &row, new).await?
+        {
+            return Ok(Step::Abort(UpdateUser::EmailTaken));
         }
         if let Some(username) = &self.patch.username {
-            let old = Row::user(&before, self.id).optional("username_canonical", text)?;
-            let old = old.map(|name| format!("username:{name}"));
-            let new = username.as_ref().map(username_key);
-            if !self.rename(store, session, old, new).await? {
+            let old = row.optional("username_canonical", text)?;
+            let renaming = Renaming {
+                user: self.id,
+                old: old.map(|name| format!("username:{name}")),
+                new: username.as_ref().map(username_key),
+                kept_until: None,
+                now: self.now,
+            };
+            if !rename(store, session, &renaming).await? {
                 return Ok(Step::Abort(UpdateUser::UsernameTaken));
             }
         }
@@ -154,48 +189,26 @@ impl Transaction for UpdateUserWithNames {
     }
 }
 
-impl UpdateUserWithNames {
-    /// Takes one name back and gives another; false if somebody else has it.
-    async fn rename(
-        &self,
-        store: &MongoStore,
-        session: &mut ClientSession,
-        old: Option<String>,
-        new: Option<String>,
-    ) -> Result<bool, Stopped> {
-        if old == new {
-            return Ok(true);
-        }
-        if let Some(new) = new {
-            let document = login_name_document(new, self.id);
-            if !insert_unique(store, session, LOGIN_NAMES, &document).await? {
-                return Ok(false);
-            }
-        }
-        if let Some(old) = old {
-            let names = store.collection(LOGIN_NAMES);
-            names
-                .delete_one(doc! { "_id": old, "user_id": user_key(self.id) })
-                .session(session)
-                .await?;
-        }
-        Ok(true)
-    }
-}
-
 impl MongoStore {
     pub(super) async fn patch_user(
         &self,
         id: UserId,
         patch: &UserPatch,
+        notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser> {
         let update = patching(patch, limit, idle, now);
         if patch.email.is_some() || patch.username.is_some() {
-            let patch = patch.clone();
-            return transact(self, UpdateUserWithNames { id, patch, update }).await;
+            let work = UpdateUserWithNames {
+                id,
+                patch: patch.clone(),
+                notice: notice.cloned(),
+                update,
+                now,
+            };
+            return transact(self, work).await;
         }
         let (users, limit) = (self.collection(USERS), self.operation_timeout);
         let change = async move {

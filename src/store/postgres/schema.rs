@@ -53,6 +53,60 @@ diesel::table! {
         created_at -> Timestamptz,
         expires_at -> Timestamptz,
         used_at -> Nullable<Timestamptz>,
+        address -> Nullable<Text>,
+        code_hash -> Nullable<Binary>,
+        code_expires_at -> Nullable<Timestamptz>,
+        tries -> Integer,
+        tries_since -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    pending_registrations (id) {
+        id -> Uuid,
+        email -> Text,
+        email_canonical -> Text,
+        username -> Nullable<Text>,
+        attributes -> Jsonb,
+        password_hash -> Text,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        link_hash -> Nullable<Binary>,
+        link_expires_at -> Nullable<Timestamptz>,
+        code_hash -> Nullable<Binary>,
+        code_expires_at -> Nullable<Timestamptz>,
+        tries -> Integer,
+        tries_since -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    kept_addresses (address_canonical) {
+        address_canonical -> Text,
+        user_id -> Uuid,
+        kept_until -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    mail_outbox (id) {
+        id -> Uuid,
+        kind -> Text,
+        user_id -> Nullable<Uuid>,
+        registration_id -> Nullable<Uuid>,
+        recipient -> Nullable<Text>,
+        recipient_canonical -> Nullable<Text>,
+        language -> Nullable<Text>,
+        details -> Text,
+        credential_version -> Nullable<BigInt>,
+        created_at -> Timestamptz,
+        state -> Text,
+        attempts -> Integer,
+        due_at -> Timestamptz,
+        leased_until -> Nullable<Timestamptz>,
+        fence -> BigInt,
+        last_error -> Nullable<Text>,
+        settled_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -4,21 +4,26 @@ use async_trait::async_trait;
 use diesel_async::pooled_connection::bb8::Pool;
 
 use super::{
-    Conn, Hot, database_time,
+    Conn, Hot,
+    addresses::{self, Told},
+    database_time,
     faults::{from_pool, to_the_end},
-    note_seen, passwords, refreshing, sessions, standing, users,
+    note_seen, outbox, passwords, preparing, refreshing, registrations, sessions, standing, users,
 };
 use crate::{
-    clock::Timestamp,
-    ids::{SessionId, UserId},
+    clock::{Span, Timestamp},
+    ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, RefreshState, Session, SessionView},
-        token::{NewOneTimeSecret, SecretHash},
+        account::{NewRegistration, WaitingRegistration},
+        mail::{Letter, LetterState, NewLetter, Settlement},
+        session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
+        token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     store::{
-        ChangeStanding, CloseSession, CreateUser, LoginName, OpenSession, OpenSessionRequest,
-        Redeem, RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
+        ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
+        LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter, Prepared, Redeem,
+        RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
     },
 };
 
@@ -54,13 +59,16 @@ impl Store for SqlStore {
         &self,
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
+        letter: Option<&NewLetter>,
     ) -> StoreResult<CreateUser> {
-        let (store, user, link) = (self.clone(), user.clone(), link.cloned());
+        let (store, user) = (self.clone(), user.clone());
+        let (link, letter) = (link.cloned(), letter.cloned());
         to_the_end(async move {
             on!(store, writers, |conn| users::create(
                 conn,
                 &user,
-                link.as_ref()
+                link.as_ref(),
+                letter.as_ref()
             ))
         })
         .await
@@ -86,14 +94,21 @@ impl Store for SqlStore {
         &self,
         id: UserId,
         patch: &UserPatch,
+        notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser> {
-        let (store, patch) = (self.clone(), patch.clone());
+        let (store, patch, notice) = (self.clone(), patch.clone(), notice.cloned());
         to_the_end(async move {
             on!(store, writers, |conn| users::update(
-                conn, id, &patch, limit, idle, now
+                conn,
+                id,
+                &patch,
+                notice.as_ref(),
+                limit,
+                idle,
+                now
             ))
         })
         .await
@@ -144,9 +159,10 @@ impl Store for SqlStore {
         hash: &PasswordHash,
         credential_version: i64,
         keep: Option<SessionId>,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<SetPassword> {
-        let (store, hash) = (self.clone(), hash.clone());
+        let (store, hash, letter) = (self.clone(), hash.clone(), letter.cloned());
         to_the_end(async move {
             on!(store, writers, |conn| passwords::set(
                 conn,
@@ -154,6 +170,7 @@ impl Store for SqlStore {
                 &hash,
                 credential_version,
                 keep,
+                letter.as_ref(),
                 now
             ))
         })
@@ -162,17 +179,192 @@ impl Store for SqlStore {
 
     async fn redeem_set_password(
         &self,
-        secret: &SecretHash,
+        proof: &Proof,
         hash: &PasswordHash,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<Redeem> {
-        let (store, secret, hash) = (self.clone(), *secret, hash.clone());
+        let (store, proof) = (self.clone(), proof.clone());
+        let (hash, letter) = (hash.clone(), letter.cloned());
         to_the_end(async move {
             on!(store, writers, |conn| passwords::redeem(
-                conn, &secret, &hash, now
+                conn,
+                &proof,
+                &hash,
+                letter.as_ref(),
+                now
             ))
         })
         .await
+    }
+
+    async fn verify_email(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+        let (store, proof) = (self.clone(), proof.clone());
+        to_the_end(async move { on!(store, writers, |conn| addresses::verify(conn, &proof, now)) })
+            .await
+    }
+
+    async fn change_email(
+        &self,
+        proof: &Proof,
+        notice: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<ChangeEmail> {
+        let (store, proof, notice) = (self.clone(), proof.clone(), notice.cloned());
+        to_the_end(async move {
+            on!(store, writers, |conn| addresses::change(
+                conn,
+                &proof,
+                notice.as_ref(),
+                now
+            ))
+        })
+        .await
+    }
+
+    async fn disown(
+        &self,
+        link: &SecretHash,
+        reset: Option<&NewLetter>,
+        notice: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>> {
+        let (store, link) = (self.clone(), *link);
+        let (reset, notice) = (reset.cloned(), notice.cloned());
+        to_the_end(async move {
+            let told = Told {
+                reset: reset.as_ref(),
+                notice: notice.as_ref(),
+            };
+            on!(store, writers, |conn| addresses::disown(
+                conn, &link, &told, now
+            ))
+        })
+        .await
+    }
+
+    async fn add_registration(
+        &self,
+        registration: &NewRegistration,
+        letter: &NewLetter,
+    ) -> StoreResult<()> {
+        let (store, new, letter) = (self.clone(), registration.clone(), letter.clone());
+        to_the_end(async move {
+            on!(store, writers, |conn| registrations::add(
+                conn, &new, &letter
+            ))
+        })
+        .await
+    }
+
+    async fn waiting_registration(
+        &self,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> StoreResult<Option<WaitingRegistration>> {
+        on!(self, readers, |conn| registrations::waiting(
+            conn, proof, now
+        ))
+    }
+
+    async fn confirm_registration(
+        &self,
+        proof: &Proof,
+        expected: Option<RegistrationId>,
+        user: UserId,
+        now: Timestamp,
+    ) -> StoreResult<ConfirmRegistration> {
+        let (store, proof) = (self.clone(), proof.clone());
+        to_the_end(async move {
+            on!(store, writers, |conn| registrations::confirm(
+                conn, &proof, expected, user, now
+            ))
+        })
+        .await
+    }
+
+    async fn recent_devices(&self, user: UserId) -> StoreResult<Vec<Device>> {
+        on!(self, readers, |conn| sessions::recent_devices(conn, user))
+    }
+
+    async fn add_letter(&self, letter: &NewLetter, quiet_since: Timestamp) -> StoreResult<bool> {
+        let (store, letter) = (self.clone(), letter.clone());
+        to_the_end(async move {
+            on!(store, writers, |conn| outbox::add(
+                conn,
+                &letter,
+                quiet_since
+            ))
+        })
+        .await
+    }
+
+    async fn claim_letters(
+        &self,
+        most: u32,
+        lease: Span,
+        now: Timestamp,
+    ) -> StoreResult<Vec<Letter>> {
+        if !on!(self, readers, |conn| outbox::is_any_due(conn, now))? {
+            return Ok(Vec::new());
+        }
+        let store = self.clone();
+        to_the_end(async move { on!(store, writers, |conn| outbox::claim(conn, most, lease, now)) })
+            .await
+    }
+
+    async fn prepare_letter(
+        &self,
+        letter: &PrepareLetter,
+        now: Timestamp,
+    ) -> StoreResult<Prepared> {
+        let (store, letter) = (self.clone(), *letter);
+        to_the_end(async move {
+            on!(store, writers, |conn| preparing::prepare(
+                conn, &letter, now
+            ))
+        })
+        .await
+    }
+
+    async fn settle_letter(
+        &self,
+        id: LetterId,
+        fence: i64,
+        settlement: &Settlement,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
+        let (store, settlement) = (self.clone(), settlement.clone());
+        to_the_end(async move {
+            on!(store, writers, |conn| outbox::settle(
+                conn,
+                id,
+                fence,
+                &settlement,
+                now
+            ))
+        })
+        .await
+    }
+
+    async fn list_letters(&self, filter: &LetterFilter) -> StoreResult<Vec<Letter>> {
+        on!(self, readers, |conn| outbox::list(conn, filter))
+    }
+
+    async fn letter(&self, id: LetterId) -> StoreResult<Option<Letter>> {
+        on!(self, readers, |conn| outbox::find(conn, id))
+    }
+
+    async fn retry_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
+        let (store, to) = (self.clone(), LetterState::Waiting);
+        to_the_end(async move { on!(store, writers, |conn| outbox::change(conn, id, to, now)) })
+            .await
+    }
+
+    async fn drop_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
+        let (store, to) = (self.clone(), LetterState::Dropped);
+        to_the_end(async move { on!(store, writers, |conn| outbox::change(conn, id, to, now)) })
+            .await
     }
 
     async fn open_session(
@@ -212,6 +404,26 @@ impl Store for SqlStore {
                 session,
                 reason,
                 unseen_since,
+                now
+            ))
+        })
+        .await
+    }
+
+    async fn close_reused_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        letter: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<CloseSession> {
+        let (store, letter) = (self.clone(), letter.cloned());
+        to_the_end(async move {
+            on!(store, writers, |conn| sessions::close_reused(
+                conn,
+                user,
+                session,
+                letter.as_ref(),
                 now
             ))
         })

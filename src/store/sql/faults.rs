@@ -12,6 +12,8 @@ pub(super) enum Fault {
     Database(Error),
     /// A row made no sense.
     Store(StoreError),
+    /// The address is kept for another account.
+    Kept,
 }
 
 impl From<Error> for Fault {
@@ -31,6 +33,7 @@ impl From<Fault> for StoreError {
         match fault {
             Fault::Database(error) => from_diesel(error),
             Fault::Store(error) => error,
+            Fault::Kept => StoreError::Driver("an address is kept for another account".into()),
         }
     }
 }
@@ -46,6 +49,9 @@ impl Fault {
     /// The unique rule of the users table that was broken, if that is what happened. PostgreSQL names
     /// the constraint, SQLite the column.
     pub(super) fn taken(&self) -> Option<Taken> {
+        if matches!(self, Self::Kept) {
+            return Some(Taken::Email);
+        }
         let Self::Database(Error::DatabaseError(Kind::UniqueViolation, info)) = self else {
             return None;
         };

@@ -5,9 +5,11 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Conn,
+    addresses::note_verified,
     faults::Fault,
-    lock_user,
-    schema::{one_time_secrets, users},
+    lock_user, outbox,
+    schema::users,
+    secrets,
     sessions::{close_all, renew_authentication},
     types::{DbId, DbTime},
 };
@@ -15,8 +17,9 @@ use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
+        mail::{NewLetter, Voiding},
         session::CloseReason,
-        token::{Purpose, SecretHash},
+        token::{Proof, Purpose},
         user::{PasswordHash, UserCredentials},
     },
     store::{Redeem, SetPassword, StoreResult},
@@ -28,6 +31,7 @@ pub(super) async fn set(
     hash: &PasswordHash,
     credential_version: i64,
     keep: Option<SessionId>,
+    letter: Option<&NewLetter>,
     now: Timestamp,
 ) -> StoreResult<SetPassword> {
     let set: Result<SetPassword, Fault> = write_tx!(conn, async |tx| {
@@ -42,6 +46,10 @@ pub(super) async fn set(
             return Ok(SetPassword::CredentialsChanged);
         }
         let (closed, authenticated_at) = write(tx, &before, hash, keep, now).await?;
+        outbox::void_secrets(tx, &before.user, Voiding::PasswordChanged, now).await?;
+        if let Some(letter) = letter {
+            outbox::insert(tx, letter).await?;
+        }
         Ok(SetPassword::Changed {
             closed,
             authenticated_at,
@@ -52,46 +60,34 @@ pub(super) async fn set(
 
 pub(super) async fn redeem(
     conn: &mut Conn,
-    secret: &SecretHash,
+    proof: &Proof,
     hash: &PasswordHash,
+    letter: Option<&NewLetter>,
     now: Timestamp,
 ) -> StoreResult<Redeem> {
     let redeemed: Result<Redeem, Fault> = write_tx!(conn, async |tx| {
-        let presented = one_time_secrets::table
-            .filter(one_time_secrets::secret_hash.eq(secret.as_bytes().to_vec()))
-            .filter(one_time_secrets::purpose.eq(Purpose::SetPassword.as_str()))
-            .filter(one_time_secrets::used_at.is_null())
-            .filter(one_time_secrets::expires_at.gt(DbTime(now)));
-        // The user's row before the secret's, as everywhere; the secret is judged again when spent.
-        let owner = presented
-            .clone()
-            .select(one_time_secrets::user_id)
-            .first::<DbId>(tx)
-            .await
-            .optional()?;
-        let Some(owner) = owner else {
+        let purposes = [Purpose::ResetPassword, Purpose::SetPassword];
+        let Some(spent) = secrets::spend(tx, proof, &purposes, now).await? else {
             return Ok(Redeem::Refused);
         };
-        let user_id = UserId::from(owner.0);
-        let Some(locked) = lock_user(tx, user_id).await? else {
-            return Ok(Redeem::Refused);
-        };
-        let before = locked.parse()?;
-        if !before.user.is_active() {
-            return Ok(Redeem::Refused);
+        let owner = spent.owner;
+        write(tx, &owner, hash, None, now).await?;
+        if spent.address.is_some() {
+            note_verified(tx, &owner.user, now).await?;
         }
-        let spent = diesel::update(presented).set(one_time_secrets::used_at.eq(DbTime(now)));
-        if spent.execute(tx).await? == 0 {
-            return Ok(Redeem::Refused);
+        outbox::void_secrets(tx, &owner.user, Voiding::PasswordReset, now).await?;
+        // A first password is no news.
+        if let Some(letter) = letter.filter(|_| owner.password_hash.is_some()) {
+            let letter = letter.clone().about(owner.user.id);
+            outbox::insert(tx, &letter.to(&owner.user.email)).await?;
         }
-        write(tx, &before, hash, None, now).await?;
-        Ok(Redeem::Redeemed(user_id))
+        Ok(Redeem::Redeemed(owner.user.id))
     });
     Ok(redeemed?)
 }
 
-/// Writes the hash of a user whose row is held, voids open links and closes sessions; says how many, and
-/// when the user of the kept one last proved who they are.
+/// Writes the hash of a user whose row is held and closes sessions; says how many, and when the user of the
+/// kept one last proved who they are.
 async fn write(
     tx: &mut Conn,
     before: &UserCredentials,
@@ -107,14 +103,6 @@ async fn write(
     );
     diesel::update(users::table.find(DbId(id.as_uuid())))
         .set(columns)
-        .execute(tx)
-        .await?;
-    let open_links = one_time_secrets::table
-        .filter(one_time_secrets::user_id.eq(DbId(id.as_uuid())))
-        .filter(one_time_secrets::purpose.eq(Purpose::SetPassword.as_str()))
-        .filter(one_time_secrets::used_at.is_null());
-    diesel::update(open_links)
-        .set(one_time_secrets::used_at.eq(DbTime(now)))
         .execute(tx)
         .await?;
     let authenticated_at = match keep {

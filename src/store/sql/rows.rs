@@ -5,20 +5,24 @@ use std::str::FromStr;
 use diesel::prelude::*;
 
 use super::{
-    schema::{one_time_secrets, sessions, users},
+    schema::{mail_outbox, one_time_secrets, pending_registrations, sessions, users},
     types::{DbId, DbJson, DbRoles, DbTime},
 };
 use crate::{
     clock::Timestamp,
     email::EmailAddress,
+    ids::UserId,
     model::{
+        account::{NewRegistration, WaitingRegistration},
+        mail::{Letter, LetterKind, LetterState, NewLetter},
         session::{
             AuthMethod, CloseReason, Device, NewSession, RefreshState, Session, SessionState,
             SessionView,
         },
-        token::{NewOneTimeSecret, SecretHash},
+        token::{NewOneTimeSecret, Purpose, SecretHash},
         user::{
-            Attributes, NewUser, OnLimit, SessionLimitOverride, User, UserCredentials, UserStatus,
+            Attributes, NewUser, OnLimit, Roles, SessionLimitOverride, User, UserCredentials,
+            UserStatus,
         },
     },
     store::{StoreError, StoreResult},
@@ -335,6 +339,11 @@ pub(super) struct NewSecretRow {
     secret_hash: Vec<u8>,
     created_at: DbTime,
     expires_at: DbTime,
+    address: Option<String>,
+    code_hash: Option<Vec<u8>>,
+    code_expires_at: Option<DbTime>,
+    tries: i32,
+    tries_since: Option<DbTime>,
 }
 
 impl NewSecretRow {
@@ -346,6 +355,291 @@ impl NewSecretRow {
             secret_hash: secret.hash.as_bytes().to_vec(),
             created_at: DbTime(now),
             expires_at: DbTime(secret.expires_at),
+            address: None,
+            code_hash: None,
+            code_expires_at: None,
+            tries: 0,
+            tries_since: None,
         }
+    }
+
+    /// The secret of a letter, good from now on.
+    pub(super) fn mailed(
+        letter: &NewLetter,
+        purpose: Purpose,
+        owner: UserId,
+        link: SecretHash,
+        to: &EmailAddress,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id: DbId(letter.id.as_uuid()),
+            user_id: DbId(owner.as_uuid()),
+            purpose: purpose.as_str(),
+            secret_hash: link.as_bytes().to_vec(),
+            created_at: DbTime(letter.created_at),
+            expires_at: DbTime(purpose.link_expires_at(letter.created_at, now)),
+            address: Some(to.as_str().to_owned()),
+            code_hash: None,
+            code_expires_at: None,
+            tries: 0,
+            tries_since: None,
+        }
+    }
+
+    pub(super) fn with_code(
+        mut self,
+        code: Option<SecretHash>,
+        expires_at: Timestamp,
+        tries: i32,
+        tries_since: Option<DbTime>,
+    ) -> Self {
+        self.code_hash = code.map(|hash| hash.as_bytes().to_vec());
+        self.code_expires_at = code.map(|_| DbTime(expires_at));
+        self.tries = tries;
+        self.tries_since = tries_since;
+        self
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = one_time_secrets)]
+pub(super) struct SecretRow {
+    pub(super) id: DbId,
+    pub(super) user_id: DbId,
+    purpose: String,
+    pub(super) created_at: DbTime,
+    pub(super) expires_at: DbTime,
+    pub(super) used_at: Option<DbTime>,
+    address: Option<String>,
+    code_hash: Option<Vec<u8>>,
+    pub(super) code_expires_at: Option<DbTime>,
+    pub(super) tries: i32,
+    pub(super) tries_since: Option<DbTime>,
+}
+
+impl SecretRow {
+    fn corrupt(&self, column: &'static str) -> StoreError {
+        StoreError::Corrupt {
+            table: "one_time_secrets",
+            column,
+            row: self.id.0.to_string(),
+        }
+    }
+
+    pub(super) fn address(&self) -> StoreResult<Option<EmailAddress>> {
+        let address = self.address.as_deref().map(EmailAddress::parse);
+        address.transpose().map_err(|_| self.corrupt("address"))
+    }
+
+    pub(super) fn code(&self) -> StoreResult<Option<SecretHash>> {
+        stored_hash(self.code_hash.as_deref()).map_err(|()| self.corrupt("code_hash"))
+    }
+
+    /// Whether it is good only as long as its user has the address that it was sent to.
+    pub(super) fn is_bound_to_address(&self) -> StoreResult<bool> {
+        let purpose = Purpose::parse(&self.purpose).ok_or_else(|| self.corrupt("purpose"))?;
+        Ok(self.address.is_some() && purpose.is_for_own_address())
+    }
+}
+
+fn stored_hash(bytes: Option<&[u8]>) -> Result<Option<SecretHash>, ()> {
+    match bytes.map(SecretHash::stored) {
+        None => Ok(None),
+        Some(Some(hash)) => Ok(Some(hash)),
+        Some(None) => Err(()),
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = pending_registrations)]
+pub(super) struct NewRegistrationRow {
+    id: DbId,
+    email: String,
+    email_canonical: String,
+    username: Option<String>,
+    attributes: DbJson,
+    password_hash: String,
+    created_at: DbTime,
+    expires_at: DbTime,
+    tries: i32,
+}
+
+impl From<&NewRegistration> for NewRegistrationRow {
+    fn from(new: &NewRegistration) -> Self {
+        Self {
+            id: DbId(new.id.as_uuid()),
+            email: new.email.as_str().to_owned(),
+            email_canonical: new.email.canonical().to_owned(),
+            username: new.username.as_ref().map(|name| name.as_str().to_owned()),
+            attributes: DbJson::from(&new.attributes),
+            password_hash: new.password_hash.expose().clone(),
+            created_at: DbTime(new.created_at),
+            expires_at: DbTime(new.expires_at),
+            tries: 0,
+        }
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = pending_registrations)]
+pub(super) struct RegistrationRow {
+    pub(super) id: DbId,
+    email: String,
+    username: Option<String>,
+    attributes: DbJson,
+    password_hash: String,
+    pub(super) expires_at: DbTime,
+    code_hash: Option<Vec<u8>>,
+    pub(super) code_expires_at: Option<DbTime>,
+    pub(super) tries: i32,
+    pub(super) tries_since: Option<DbTime>,
+}
+
+impl RegistrationRow {
+    fn corrupt(&self, column: &'static str) -> StoreError {
+        StoreError::Corrupt {
+            table: "pending_registrations",
+            column,
+            row: self.id.0.to_string(),
+        }
+    }
+
+    pub(super) fn code(&self) -> StoreResult<Option<SecretHash>> {
+        stored_hash(self.code_hash.as_deref()).map_err(|()| self.corrupt("code_hash"))
+    }
+
+    pub(super) fn address(&self) -> StoreResult<EmailAddress> {
+        EmailAddress::parse(&self.email).map_err(|_| self.corrupt("email"))
+    }
+
+    pub(super) fn waiting(&self) -> WaitingRegistration {
+        WaitingRegistration {
+            id: self.id.0.into(),
+            password_hash: self.password_hash.clone().into(),
+        }
+    }
+
+    /// The account that it becomes.
+    pub(super) fn account(self, id: UserId, now: Timestamp) -> StoreResult<NewUser> {
+        let username = self.username.as_deref().map(Username::parse).transpose();
+        let user = User {
+            id,
+            email: self.address()?,
+            email_verified_at: Some(now),
+            username: username.map_err(|_| self.corrupt("username"))?,
+            attributes: self
+                .attributes
+                .object()
+                .map(Attributes::stored)
+                .ok_or_else(|| StoreError::Corrupt {
+                    table: "pending_registrations",
+                    column: "attributes",
+                    row: self.id.0.to_string(),
+                })?,
+            roles: Roles::default(),
+            status: UserStatus::Active,
+            session_limit: SessionLimitOverride::default(),
+            created_at: now,
+            updated_at: now,
+        };
+        Ok(NewUser {
+            user,
+            password_hash: Some(self.password_hash.into()),
+        })
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = mail_outbox)]
+pub(super) struct NewLetterRow {
+    id: DbId,
+    kind: &'static str,
+    user_id: Option<DbId>,
+    registration_id: Option<DbId>,
+    recipient: Option<String>,
+    recipient_canonical: Option<String>,
+    language: Option<String>,
+    details: String,
+    credential_version: Option<i64>,
+    created_at: DbTime,
+    state: &'static str,
+    attempts: i32,
+    due_at: DbTime,
+    fence: i64,
+}
+
+impl TryFrom<&NewLetter> for NewLetterRow {
+    type Error = StoreError;
+
+    fn try_from(letter: &NewLetter) -> StoreResult<Self> {
+        let details = serde_json::to_string(&letter.details);
+        let to = letter.to.as_ref();
+        Ok(Self {
+            id: DbId(letter.id.as_uuid()),
+            kind: letter.kind.as_str(),
+            user_id: letter.user_id.map(|id| DbId(id.as_uuid())),
+            registration_id: letter.registration_id.map(|id| DbId(id.as_uuid())),
+            recipient: to.map(|to| to.as_str().to_owned()),
+            recipient_canonical: to.map(|to| to.canonical().to_owned()),
+            language: letter.language.clone(),
+            details: details.map_err(|e| StoreError::Driver(e.to_string()))?,
+            credential_version: letter.credential_version,
+            created_at: DbTime(letter.created_at),
+            state: LetterState::Waiting.as_str(),
+            attempts: 0,
+            due_at: DbTime(letter.created_at),
+            fence: 0,
+        })
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = mail_outbox)]
+pub(super) struct LetterRow {
+    id: DbId,
+    kind: String,
+    user_id: Option<DbId>,
+    registration_id: Option<DbId>,
+    recipient: Option<String>,
+    language: Option<String>,
+    details: String,
+    credential_version: Option<i64>,
+    created_at: DbTime,
+    state: String,
+    attempts: i32,
+    due_at: DbTime,
+    fence: i64,
+    last_error: Option<String>,
+    settled_at: Option<DbTime>,
+}
+
+impl LetterRow {
+    pub(super) fn parse(self) -> StoreResult<Letter> {
+        let corrupt = |column| StoreError::Corrupt {
+            table: "mail_outbox",
+            column,
+            row: self.id.0.to_string(),
+        };
+        let to = self.recipient.as_deref().map(EmailAddress::parse);
+        Ok(Letter {
+            new: NewLetter {
+                id: self.id.0.into(),
+                kind: LetterKind::parse(&self.kind).ok_or_else(|| corrupt("kind"))?,
+                user_id: self.user_id.map(|id| id.0.into()),
+                registration_id: self.registration_id.map(|id| id.0.into()),
+                to: to.transpose().map_err(|_| corrupt("recipient"))?,
+                language: self.language.clone(),
+                details: serde_json::from_str(&self.details).map_err(|_| corrupt("details"))?,
+                credential_version: self.credential_version,
+                created_at: self.created_at.0,
+            },
+            state: LetterState::parse(&self.state).ok_or_else(|| corrupt("state"))?,
+            attempts: u32::try_from(self.attempts).map_err(|_| corrupt("attempts"))?,
+            due_at: self.due_at.0,
+            fence: self.fence,
+            settled_at: self.settled_at.map(|at| at.0),
+            last_error: self.last_error,
+        })
     }
 }

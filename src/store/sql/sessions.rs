@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::{
     Conn,
     faults::{Fault, from_diesel},
-    lock_user,
+    lock_user, outbox,
     rows::{NewSessionRow, SessionRow},
     schema::{sessions, users},
     types::{DbId, DbTime},
@@ -15,7 +15,8 @@ use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, Session},
+        mail::NewLetter,
+        session::{CloseReason, Device, IdleRule, Session},
         user::OnLimit,
     },
     store::{CloseSession, OpenSession, OpenSessionRequest, Seen, StoreResult},
@@ -60,6 +61,9 @@ pub(super) async fn open(
                 .set(column)
                 .execute(tx)
                 .await?;
+        }
+        if let Some(letter) = &request.letter {
+            outbox::insert(tx, letter).await?;
         }
         let session = sessions::table.find(DbId(request.session.id.as_uuid()));
         let session = session
@@ -198,6 +202,42 @@ pub(super) async fn close_one(
     } else {
         CloseSession::Unknown
     })
+}
+
+/// Closes a session for the reuse of its refresh token; the letter is stored by whoever closes it.
+pub(super) async fn close_reused(
+    conn: &mut Conn,
+    user: UserId,
+    session: SessionId,
+    letter: Option<&NewLetter>,
+    now: Timestamp,
+) -> StoreResult<CloseSession> {
+    let closed: Result<CloseSession, Fault> = write_tx!(conn, async |tx| {
+        let reason = CloseReason::RefreshReused;
+        let closed = close_one(tx, Some(user), session, reason, None, now).await?;
+        if let Some(letter) = letter.filter(|_| closed == CloseSession::Closed) {
+            outbox::insert(tx, letter).await?;
+        }
+        Ok(closed)
+    });
+    Ok(closed?)
+}
+
+/// What clients said about themselves when a user's last sessions were opened.
+pub(super) async fn recent_devices(conn: &mut Conn, user: UserId) -> StoreResult<Vec<Device>> {
+    let newest_first = sessions::table
+        .filter(sessions::user_id.eq(DbId(user.as_uuid())))
+        .order((sessions::created_at.desc(), sessions::id.desc()))
+        .limit(20);
+    let rows = newest_first
+        .select(SessionRow::as_select())
+        .load(conn)
+        .await
+        .map_err(from_diesel)?;
+    let devices = rows
+        .into_iter()
+        .map(|row| row.parse().map(|session| session.device));
+    devices.collect()
 }
 
 async fn owner_of(conn: &mut Conn, id: DbId) -> StoreResult<Option<DbId>> {

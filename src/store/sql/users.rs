@@ -5,8 +5,9 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Backend, Conn,
+    addresses::{claim, leave},
     faults::{Fault, Taken, from_diesel},
-    lock_user,
+    lock_user, outbox,
     rows::{CredentialsRow, NewSecretRow, NewUserRow, UserRow, limit_column, status_text},
     schema::{one_time_secrets, users},
     sessions::{close_overdue, close_surplus, open_rows},
@@ -16,6 +17,7 @@ use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
+        mail::{NewLetter, Voiding},
         session::{CloseReason, IdleRule},
         token::NewOneTimeSecret,
         user::{
@@ -29,6 +31,7 @@ pub(super) async fn create(
     conn: &mut Conn,
     new: &NewUser,
     link: Option<&NewOneTimeSecret>,
+    letter: Option<&NewLetter>,
 ) -> StoreResult<CreateUser> {
     let now = new.user.created_at;
     let made: Result<(), Fault> = write_tx!(conn, async |tx| {
@@ -36,12 +39,16 @@ pub(super) async fn create(
             .values(NewUserRow::from(new))
             .execute(tx)
             .await?;
+        claim(tx, &new.user.email, new.user.id, now).await?;
         if let Some(link) = link {
             let row = NewSecretRow::new(link, now);
             diesel::insert_into(one_time_secrets::table)
                 .values(row)
                 .execute(tx)
                 .await?;
+        }
+        if let Some(letter) = letter {
+            outbox::insert(tx, letter).await?;
         }
         Ok(())
     });
@@ -143,6 +150,7 @@ pub(super) async fn update(
     conn: &mut Conn,
     id: UserId,
     patch: &UserPatch,
+    notice: Option<&NewLetter>,
     limit: SessionLimit,
     idle: IdleRule,
     now: Timestamp,
@@ -153,6 +161,13 @@ pub(super) async fn update(
         };
         let before = before.parse()?.user;
         write_patch(tx, &before, patch, now.max(before.updated_at)).await?;
+        if let Some(new) = &patch.email
+            && new.canonical() != before.email.canonical()
+        {
+            claim(tx, new, id, now).await?;
+            outbox::void_secrets(tx, &before, Voiding::Moved, now).await?;
+            leave(tx, &before, new, notice, now).await?;
+        }
         if let Some(max) = patch.max_sessions {
             let own = SessionLimitOverride {
                 max,

@@ -53,6 +53,60 @@ diesel::table! {
         created_at -> BigInt,
         expires_at -> BigInt,
         used_at -> Nullable<BigInt>,
+        address -> Nullable<Text>,
+        code_hash -> Nullable<Binary>,
+        code_expires_at -> Nullable<BigInt>,
+        tries -> Integer,
+        tries_since -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    pending_registrations (id) {
+        id -> Binary,
+        email -> Text,
+        email_canonical -> Text,
+        username -> Nullable<Text>,
+        attributes -> Text,
+        password_hash -> Text,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+        link_hash -> Nullable<Binary>,
+        link_expires_at -> Nullable<BigInt>,
+        code_hash -> Nullable<Binary>,
+        code_expires_at -> Nullable<BigInt>,
+        tries -> Integer,
+        tries_since -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    kept_addresses (address_canonical) {
+        address_canonical -> Text,
+        user_id -> Binary,
+        kept_until -> BigInt,
+    }
+}
+
+diesel::table! {
+    mail_outbox (id) {
+        id -> Binary,
+        kind -> Text,
+        user_id -> Nullable<Binary>,
+        registration_id -> Nullable<Binary>,
+        recipient -> Nullable<Text>,
+        recipient_canonical -> Nullable<Text>,
+        language -> Nullable<Text>,
+        details -> Text,
+        credential_version -> Nullable<BigInt>,
+        created_at -> BigInt,
+        state -> Text,
+        attempts -> Integer,
+        due_at -> BigInt,
+        leased_until -> Nullable<BigInt>,
+        fence -> BigInt,
+        last_error -> Nullable<Text>,
+        settled_at -> Nullable<BigInt>,
     }
 }
 
