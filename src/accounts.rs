@@ -11,11 +11,16 @@ use crate::{
     ids::{SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
+        mail::{LetterKind, NewLetter},
         session::{CloseReason, IdleRule},
-        user::{NewUser, Roles, SessionLimit, SessionLimitOverride, User, UserStatus},
+        user::{
+            NewUser, Roles, SessionLimit, SessionLimitOverride, User, UserCredentials, UserStatus,
+        },
     },
+    outbox::{Cause, Outbox},
     passwords::{Passwords, Verdict},
     secret::SecretString,
+    setting::BadSetting,
     store::{ChangeStanding, CreateUser, SetPassword, Store, UpdateUser},
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +31,37 @@ use serde::{Deserialize, Serialize};
 pub struct AccountPolicy {
     /// A JSON Schema file that every user's `attributes` must satisfy; empty (default) for none.
     pub attributes_schema: String,
+    /// Whether a login needs a verified address. Default false.
+    pub require_verified_email: bool,
+    /// Whether registering hides which addresses have accounts. Default false.
+    pub conceal_existence: bool,
+}
+
+impl AccountPolicy {
+    /// Checks the settings; `sends_mail` says whether letters can be sent at all.
+    ///
+    /// # Errors
+    /// The first [`BadSetting`].
+    pub fn check(&self, sends_mail: bool) -> Result<(), BadSetting> {
+        let needs_mail = |key| {
+            let remedy = "choose a mail.transport, or set it to false";
+            BadSetting::new(key, "is true, but no mail is sent", remedy)
+        };
+        if self.require_verified_email && !sends_mail {
+            return Err(needs_mail("accounts.require_verified_email"));
+        }
+        if self.conceal_existence && !sends_mail {
+            return Err(needs_mail("accounts.conceal_existence"));
+        }
+        if self.conceal_existence && !self.require_verified_email {
+            return Err(BadSetting::new(
+                "accounts.conceal_existence",
+                "is true, but accounts.require_verified_email is not",
+                "set both: an account then exists once its address is confirmed",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The account use cases.
@@ -35,6 +71,8 @@ pub struct Accounts {
     pub(crate) store: Arc<dyn Store>,
     /// The password service.
     pub(crate) passwords: Passwords,
+    /// The letters.
+    pub(crate) outbox: Outbox,
     /// The application's rules for attributes.
     pub(crate) rules: AttributeRules,
     /// The time.
@@ -48,16 +86,26 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Registers a user. Roles, verification and limits cannot be chosen (ASVS 15.3.3).
+    /// Registers a user, and sends the letter for verifying the address where mail is sent. Roles,
+    /// verification and limits cannot be chosen (ASVS 15.3.3).
     ///
     /// # Errors
     /// [`AuthError::Invalid`] with every field that breaks a rule, [`AuthError::EmailTaken`],
     /// [`AuthError::UsernameTaken`], [`AuthError::Overloaded`], [`AuthError::Store`].
-    pub async fn register(&self, account: NewAccount, password: &SecretString) -> AuthResult<User> {
-        self.create(account, password, Roles::default()).await
+    pub async fn register(
+        &self,
+        account: NewAccount,
+        password: &SecretString,
+        cause: &Cause,
+    ) -> AuthResult<User> {
+        let letter = self.outbox.letter(LetterKind::VerifyEmail, cause);
+        let registered = self.store_account(account, password, Roles::default(), letter);
+        let user = registered.await?;
+        self.outbox.ring();
+        Ok(user)
     }
 
-    /// Registers a user with roles, for operators at the command line.
+    /// Makes a user with roles, for operators at the command line; no letter is sent.
     ///
     /// # Errors
     /// As [`Self::register`].
@@ -66,6 +114,16 @@ impl Accounts {
         account: NewAccount,
         password: &SecretString,
         roles: Roles,
+    ) -> AuthResult<User> {
+        self.store_account(account, password, roles, None).await
+    }
+
+    async fn store_account(
+        &self,
+        account: NewAccount,
+        password: &SecretString,
+        roles: Roles,
+        letter: Option<NewLetter>,
     ) -> AuthResult<User> {
         let mut errors = Vec::new();
         let parsed = account.parse(&self.rules, &mut errors);
@@ -95,7 +153,8 @@ impl Accounts {
             user: user.clone(),
             password_hash: Some(hash),
         };
-        match self.store.create_user(&new, None).await? {
+        let letter = letter.map(|letter| letter.about(user.id).to(&user.email));
+        match self.store.create_user(&new, None, letter.as_ref()).await? {
             CreateUser::Created => Ok(user),
             CreateUser::EmailTaken => Err(AuthError::EmailTaken),
             CreateUser::UsernameTaken => Err(AuthError::UsernameTaken),
@@ -117,7 +176,14 @@ impl Accounts {
         }
         match self
             .store
-            .update_user(user.id, &patch, self.limit, self.idle, self.clock.now())
+            .update_user(
+                user.id,
+                &patch,
+                None,
+                self.limit,
+                self.idle,
+                self.clock.now(),
+            )
             .await?
         {
             UpdateUser::Updated(user) => Ok(*user),
@@ -128,7 +194,8 @@ impl Accounts {
     }
 
     /// Changes the password and ends all other sessions in the same step (ASVS 6.2.2, 6.2.3, 7.4.3).
-    /// Answers when the user of `session` last proved who they are, which is now.
+    /// Answers when the user of `session` last proved who they are, which is now. The user is told by mail
+    /// (ASVS 6.3.7).
     ///
     /// # Errors
     /// [`AuthError::WrongPassword`], also when the password was changed by somebody else meanwhile;
@@ -139,20 +206,26 @@ impl Accounts {
         session: SessionId,
         current: &SecretString,
         new: &SecretString,
+        cause: &Cause,
     ) -> AuthResult<Timestamp> {
         let accepted = self.passwords.accept("new_password", new)?;
-        let version = self.prove(user, current).await?;
+        let proved = self.prove(user, current).await?;
         let hash = self.passwords.hash(&accepted).await?;
-        let now = self.clock.now();
+        let notice = self.outbox.letter(LetterKind::PasswordChanged, cause);
+        let notice = notice.map(|notice| notice.about(user).to(&proved.user.email));
+        let (version, now) = (proved.credential_version, self.clock.now());
         match self
             .store
-            .set_password(user, &hash, version, Some(session), now)
+            .set_password(user, &hash, version, Some(session), notice.as_ref(), now)
             .await?
         {
-            // Without the session there is nobody to whom it matters.
             SetPassword::Changed {
                 authenticated_at, ..
-            } => Ok(authenticated_at.unwrap_or(now)),
+            } => {
+                self.outbox.ring();
+                // Without the session there is nobody to whom it matters.
+                Ok(authenticated_at.unwrap_or(now))
+            }
             SetPassword::CredentialsChanged => Err(AuthError::WrongPassword),
             SetPassword::NotActive => Err(AuthError::SessionEnded(CloseReason::AccountDeactivated)),
             SetPassword::Gone => Err(AuthError::SessionUnknown),
@@ -164,7 +237,7 @@ impl Accounts {
     /// # Errors
     /// [`AuthError::WrongPassword`], [`AuthError::LastAdmin`].
     pub async fn deactivate_self(&self, user: UserId, password: &SecretString) -> AuthResult<()> {
-        let version = self.prove(user, password).await?;
+        let version = self.prove(user, password).await?.credential_version;
         match self
             .store
             .deactivate_user(user, Some(version), self.clock.now())
@@ -177,8 +250,8 @@ impl Accounts {
         }
     }
 
-    /// Checks the password of a user who is logged in already; answers the version it belongs to.
-    async fn prove(&self, user: UserId, password: &SecretString) -> AuthResult<i64> {
+    /// Checks the password of a user who is logged in already; answers whose it is, as they were then.
+    async fn prove(&self, user: UserId, password: &SecretString) -> AuthResult<UserCredentials> {
         let credentials = self
             .store
             .user_credentials(user)
@@ -189,7 +262,7 @@ impl Accounts {
             .verify(password, credentials.password_hash.as_ref())
             .await?
         {
-            Verdict::Match { .. } => Ok(credentials.credential_version),
+            Verdict::Match { .. } => Ok(credentials),
             Verdict::Mismatch => Err(AuthError::WrongPassword),
         }
     }

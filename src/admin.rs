@@ -13,6 +13,7 @@ use crate::{
     ids::{SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
+        mail::{LetterKind, NewLetter},
         session::{CloseReason, IdleRule, Session},
         token::PasswordLink,
         user::{
@@ -20,6 +21,7 @@ use crate::{
             UserStatus,
         },
     },
+    outbox::{Cause, Outbox},
     store::{ChangeStanding, CloseSession, CreateUser, LoginName, Store, UpdateUser, UserFilter},
 };
 
@@ -37,6 +39,8 @@ pub struct AdminNewUser {
     pub email_verified: bool,
     /// The user's own session limit.
     pub session_limit: SessionLimitOverride,
+    /// Whether the link for setting a password is mailed to the user instead of being answered.
+    pub invite: bool,
 }
 
 /// What an administrator may change; `None` leaves a field as it is.
@@ -58,6 +62,7 @@ pub struct AdminUserChange {
 #[derive(Clone)]
 pub struct Admin {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) outbox: Outbox,
     pub(crate) rules: AttributeRules,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -66,11 +71,19 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Makes a user without a password, and a one-time link for setting one (ASVS 6.4.1, 6.4.6).
+    /// Makes a user without a password, and a one-time link for setting one (ASVS 6.4.1, 6.4.6): answered
+    /// to be handed over, or mailed to the user.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`], [`AuthError::EmailTaken`], [`AuthError::UsernameTaken`].
-    pub async fn create_user(&self, new: AdminNewUser) -> AuthResult<(User, PasswordLink)> {
+    /// [`AuthError::Invalid`], [`AuthError::EmailTaken`], [`AuthError::UsernameTaken`];
+    /// [`AuthError::MailOff`] for an invitation where no mail is sent.
+    pub async fn create_user(&self, new: AdminNewUser) -> AuthResult<(User, Option<PasswordLink>)> {
+        let invitation = if new.invite {
+            let cause = Cause::default();
+            Some(self.outbox.needed(LetterKind::Invitation, &cause)?)
+        } else {
+            None
+        };
         let mut errors = Vec::new();
         let account = new.account.parse(&self.rules, &mut errors);
         let roles = parse_roles(new.roles).map_err(|e| errors.push(e)).ok();
@@ -93,13 +106,21 @@ impl Admin {
             created_at: now,
             updated_at: now,
         };
-        let link = PasswordLink::fresh(user.id, now, &*self.entropy);
+        let invitation = invitation.map(|letter| letter.about(user.id).to(&user.email));
+        let link = invitation
+            .is_none()
+            .then(|| PasswordLink::fresh(user.id, now, &*self.entropy));
         let stored = NewUser {
             user: user.clone(),
             password_hash: None,
         };
-        match self.store.create_user(&stored, Some(&link.stored)).await? {
-            CreateUser::Created => Ok((user, link)),
+        let secret = link.as_ref().map(|link| &link.stored);
+        let created = self.store.create_user(&stored, secret, invitation.as_ref());
+        match created.await? {
+            CreateUser::Created => {
+                self.outbox.ring();
+                Ok((user, link))
+            }
             CreateUser::EmailTaken => Err(AuthError::EmailTaken),
             CreateUser::UsernameTaken => Err(AuthError::UsernameTaken),
         }
@@ -190,16 +211,35 @@ impl Admin {
         if patch.is_empty() {
             return self.user(id).await;
         }
+        let cause = Cause::default();
+        // An administrator's word is not undone by a link.
+        let notice = self.outbox.letter(LetterKind::EmailChanged, &cause);
+        let notice = notice.map(NewLetter::only_telling);
+        let now = self.clock.now();
         match self
             .store
-            .update_user(id, &patch, self.limit, self.idle, self.clock.now())
+            .update_user(id, &patch, notice.as_ref(), self.limit, self.idle, now)
             .await?
         {
-            UpdateUser::Updated(user) => Ok(*user),
+            UpdateUser::Updated(user) => {
+                self.outbox.ring();
+                Ok(*user)
+            }
             UpdateUser::EmailTaken => Err(AuthError::EmailTaken),
             UpdateUser::UsernameTaken => Err(AuthError::UsernameTaken),
             UpdateUser::Gone => Err(AuthError::NotFound("user")),
         }
+    }
+
+    /// Sends a user a letter for setting a new password; the old one stays until then (ASVS 6.4.6).
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`], [`AuthError::MailOff`].
+    pub async fn start_reset(&self, id: UserId) -> AuthResult<()> {
+        let cause = Cause::default();
+        let letter = self.outbox.needed(LetterKind::ResetPassword, &cause)?;
+        let user = self.user(id).await?;
+        self.outbox.add(&letter.about(id).to(&user.email)).await
     }
 
     /// Deactivates a user and ends all their sessions in the same step.

@@ -8,15 +8,17 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    accounts::Accounts,
+    accounts::{AccountPolicy, Accounts},
     admin::Admin,
     clock::{Clock, SystemClock, Timestamp},
     entropy::{Entropy, SystemEntropy, random_bytes},
     error::AuthResult,
     ids::RequestId,
+    letters::{LetterSettings, Letters},
     lookup::Lookup,
     metrics::Metrics,
     model::account::AttributeRules,
+    outbox::{Outbox, OutboxParts, Post},
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
     recovery::Recovery,
@@ -24,6 +26,7 @@ use crate::{
     setting::BadSetting,
     store::{Store, StoreError, StoreResult},
     tokens::{KeyRing, Tokens},
+    verification::Verification,
 };
 
 /// The authentication service; clones share everything.
@@ -37,10 +40,14 @@ struct Inner {
     metrics: Arc<Metrics>,
     tokens: Tokens,
     presence: Presence,
+    outbox: Outbox,
     sessions: Sessions,
     accounts: Accounts,
+    verification: Verification,
     recovery: Recovery,
     admin: Admin,
+    conceals: bool,
+    letters: Letters,
 }
 
 impl Auth {
@@ -54,6 +61,9 @@ impl Auth {
             sessions: SessionPolicy::default(),
             passwords: PasswordPolicy::default(),
             rules: AttributeRules::default(),
+            accounts: AccountPolicy::default(),
+            letters: None,
+            post: None,
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(SystemEntropy),
         }
@@ -71,7 +81,31 @@ impl Auth {
         &self.0.accounts
     }
 
-    /// Setting a password by a link.
+    /// Addresses: verifying and changing them.
+    #[must_use]
+    pub fn verification(&self) -> &Verification {
+        &self.0.verification
+    }
+
+    /// Letters: whether they can be sent, and how far they got.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    /// What stands in letters and on the pages that they lead to.
+    #[must_use]
+    pub fn letters(&self) -> &Letters {
+        &self.0.letters
+    }
+
+    /// Whether registering hides which addresses have accounts.
+    #[must_use]
+    pub fn conceals_existence(&self) -> bool {
+        self.0.conceals
+    }
+
+    /// Setting a password by a link or a code.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.0.recovery
@@ -146,11 +180,13 @@ impl Auth {
         self.0.presence.flush().await
     }
 
-    /// Writes down what is still in memory, for no longer than `limit`, and lets go of the database.
+    /// Lets letters that are being sent come to their end and writes down what is still in memory, each for
+    /// no longer than `limit`, and lets go of the database.
     ///
     /// # Errors
     /// As [`Self::flush`]; the database is let go all the same.
     pub async fn shut_down(&self, limit: Duration) -> StoreResult<()> {
+        self.0.outbox.stop(limit).await;
         let flushed = tokio::time::timeout(limit, self.flush()).await;
         self.0.store.close().await;
         flushed.unwrap_or_else(|_| {
@@ -170,6 +206,9 @@ pub struct AuthBuilder {
     sessions: SessionPolicy,
     passwords: PasswordPolicy,
     rules: AttributeRules,
+    accounts: AccountPolicy,
+    letters: Option<Letters>,
+    post: Option<Post>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -192,6 +231,25 @@ impl AuthBuilder {
     /// Which passwords are accepted, and what hashing one costs.
     pub fn passwords(mut self, policy: PasswordPolicy) -> Self {
         self.passwords = policy;
+        self
+    }
+
+    /// What an account needs; its `attributes_schema` is not read here: see [`Self::attribute_rules`].
+    pub fn accounts(mut self, policy: AccountPolicy) -> Self {
+        self.accounts = policy;
+        self
+    }
+
+    /// What stands in letters and on the pages that they and an administrator's links lead to; the built-in
+    /// texts by default.
+    pub fn letters(mut self, letters: Letters) -> Self {
+        self.letters = Some(letters);
+        self
+    }
+
+    /// What it takes to send letters; without it none are sent.
+    pub fn mail(mut self, post: Post) -> Self {
+        self.post = Some(post);
         self
     }
 
@@ -221,6 +279,7 @@ impl AuthBuilder {
     /// the server refuses them outside tests.
     pub fn build(self) -> Result<Auth, BadSetting> {
         self.sessions.check()?;
+        self.accounts.check(self.post.is_some())?;
         let Self {
             store,
             keys,
@@ -229,6 +288,9 @@ impl AuthBuilder {
             sessions,
             passwords,
             rules,
+            accounts: account_policy,
+            letters,
+            post,
             clock,
             entropy,
         } = self;
@@ -242,6 +304,18 @@ impl AuthBuilder {
             Arc::clone(&entropy),
         );
         let presence = Presence::new(Arc::clone(&store));
+        let letters = match letters {
+            Some(letters) => letters,
+            None => Letters::load(&LetterSettings::default())?,
+        };
+        let outbox = Outbox::start(OutboxParts {
+            store: Arc::clone(&store),
+            tokens: tokens.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            letters: letters.clone(),
+            post,
+        })?;
         let (limit, idle) = (sessions.limit(), sessions.idle());
         let flush_every = sessions.last_seen_flush.to_duration();
         let sessions = Sessions::new(SessionParts {
@@ -250,26 +324,34 @@ impl AuthBuilder {
             tokens: tokens.clone(),
             lookup: Lookup::start(&store, &metrics),
             presence: presence.clone(),
+            outbox: outbox.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             policy: Arc::new(sessions),
+            needs_verified_email: account_policy.require_verified_email,
         });
         let accounts = Accounts {
             store: Arc::clone(&store),
             passwords: passwords.clone(),
+            outbox: outbox.clone(),
             rules: rules.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             limit,
             idle,
         };
-        let recovery = Recovery {
+        let (verification, recovery) = by_mail(&Means {
             store: Arc::clone(&store),
             passwords,
+            tokens: tokens.clone(),
+            outbox: outbox.clone(),
+            rules: rules.clone(),
             clock: Arc::clone(&clock),
-        };
+            entropy: Arc::clone(&entropy),
+        });
         let admin = Admin {
             store: Arc::clone(&store),
+            outbox: outbox.clone(),
             rules,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -283,14 +365,49 @@ impl AuthBuilder {
             metrics,
             tokens,
             presence,
+            outbox,
             sessions,
             accounts,
+            verification,
             recovery,
             admin,
+            conceals: account_policy.conceal_existence,
+            letters,
         }));
         tokio::spawn(flush_presence(Arc::downgrade(&auth.0), flush_every));
         Ok(auth)
     }
+}
+
+/// What the use cases around letters are made of.
+struct Means {
+    store: Arc<dyn Store>,
+    passwords: Passwords,
+    tokens: Tokens,
+    outbox: Outbox,
+    rules: AttributeRules,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+fn by_mail(means: &Means) -> (Verification, Recovery) {
+    let verification = Verification {
+        store: Arc::clone(&means.store),
+        passwords: means.passwords.clone(),
+        tokens: means.tokens.clone(),
+        outbox: means.outbox.clone(),
+        rules: means.rules.clone(),
+        clock: Arc::clone(&means.clock),
+        entropy: Arc::clone(&means.entropy),
+    };
+    let recovery = Recovery {
+        store: Arc::clone(&means.store),
+        passwords: means.passwords.clone(),
+        tokens: means.tokens.clone(),
+        outbox: means.outbox.clone(),
+        clock: Arc::clone(&means.clock),
+    };
+    (verification, recovery)
 }
 
 /// Writes "last seen" down every so often, for as long as the service exists.

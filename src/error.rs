@@ -62,6 +62,18 @@ pub enum AuthError {
     /// The change would leave the system without an active administrator.
     #[error("the last active administrator must stay one")]
     LastAdmin,
+    /// Right password, but the address is not verified yet and has to be.
+    #[error("the e-mail address is not verified")]
+    EmailUnverified,
+    /// A mailed code that is wrong, spent, expired, void or tried too often; never says which.
+    #[error("the code is not valid")]
+    CodeRefused,
+    /// No mail can be sent here.
+    #[error("this server sends no mail")]
+    MailOff,
+    /// A letter that was sent or is being sent.
+    #[error("the letter {0}")]
+    LetterSettled(&'static str),
     /// A one-time link that is unknown, spent, expired or void.
     #[error("the link is not valid any more")]
     LinkRefused,

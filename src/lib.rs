@@ -38,11 +38,11 @@
 //! | layer | modules | what they decide |
 //! |---|---|---|
 //! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] | what a time, a secret, an id, a name is |
-//! | L1 | [`model`] | users, sessions, secrets, clients: data and transitions, no I/O |
-//! | L2 | [`store`] [`error`] | the storage contract: atomic decisions; what a use case can answer |
-//! | L3 | [`passwords`] [`tokens`] [`lookup`] [`presence`] [`accounts`] [`sessions`] [`recovery`] [`admin`] | the use cases |
+//! | L1 | [`model`] | users, sessions, secrets, letters, clients: data and transitions, no I/O |
+//! | L2 | [`store`] [`mail`] [`letters`] [`error`] | the storage contract: atomic decisions; what carries letters and what stands in them; what a use case can answer |
+//! | L3 | [`passwords`] [`tokens`] [`lookup`] [`presence`] [`outbox`] [`accounts`] [`sessions`] [`verification`] [`recovery`] [`admin`] | the use cases |
 //! | L4 | [`auth`] | everything put together |
-//! | L5 | [`store::open`] and the databases | how each database keeps the contract |
+//! | L5 | [`store::open`] and the databases, [`mail::open`] and the transports | how each database keeps the contract, how each transport carries a letter |
 //! | L6 | [`http`] | the REST API: translation, nothing else |
 //! | L7 | `config` `telemetry` | settings in layers, logs (feature `server`) |
 //! | L8 | `server` `cli` | the composition root and the command line (feature `server`) |
@@ -62,9 +62,12 @@ pub mod entropy;
 pub mod error;
 pub mod http;
 pub mod ids;
+pub mod letters;
 pub mod lookup;
+pub mod mail;
 pub mod metrics;
 pub mod model;
+pub mod outbox;
 pub mod passwords;
 pub mod presence;
 pub mod recovery;
@@ -78,6 +81,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tokens;
 pub mod username;
+pub mod verification;
 
 pub use crate::{
     auth::{Auth, AuthBuilder},

@@ -1,17 +1,22 @@
-//! Setting a password by a one-time link.
+//! Passwords that were forgotten, and accounts that somebody else got into.
 //!
-//! The link is handed over by whoever made the account; its secret is spent in the same step that sets
-//! the password and ends every session of the user.
+//! A password is set by a one-time link or code, which is spent in the same step that sets it and ends every
+//! session of the user. No session is opened: whoever has only the mailbox still has to log in.
 
 use std::sync::Arc;
 
 use crate::{
     clock::Clock,
     error::{AuthError, AuthResult},
-    model::token::LinkSecret,
+    model::{
+        mail::{LetterKind, NewLetter},
+        token::{LinkSecret, Purpose},
+    },
+    outbox::{Cause, Outbox},
     passwords::Passwords,
     secret::SecretString,
     store::{Redeem, Store},
+    tokens::{Evidence, Tokens, parse_address, proof},
 };
 
 /// The recovery use cases.
@@ -19,26 +24,70 @@ use crate::{
 pub struct Recovery {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) passwords: Passwords,
+    pub(crate) tokens: Tokens,
+    pub(crate) outbox: Outbox,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Recovery {
-    /// Sets a password with the secret of a one-time link; gives no session (ASVS 6.4.3).
+    /// Sends a letter for setting a new password, if anybody has the address; does the same and says
+    /// nothing if nobody has it (ASVS 6.3.8).
     ///
     /// # Errors
-    /// [`AuthError::LinkRefused`], [`AuthError::Invalid`] for the password, which then leaves the link
-    /// unspent.
-    pub async fn set_password(&self, secret: &str, password: &SecretString) -> AuthResult<()> {
-        let secret = LinkSecret::parse(secret).ok_or(AuthError::LinkRefused)?;
+    /// [`AuthError::Invalid`] for what is no address, [`AuthError::MailOff`].
+    pub async fn forgot(&self, email: &str, cause: &Cause) -> AuthResult<()> {
+        let letter = self.outbox.needed(LetterKind::ResetPassword, cause)?;
+        let to = parse_address(email)?;
+        self.outbox.add(&letter.to(&to)).await
+    }
+
+    /// Sets a password with what stands in a letter or in a one-time link; gives no session (ASVS 6.4.3).
+    ///
+    /// # Errors
+    /// [`AuthError::LinkRefused`], [`AuthError::CodeRefused`]; [`AuthError::Invalid`] for the password,
+    /// which then leaves the link or code unspent.
+    pub async fn set_password(
+        &self,
+        evidence: Evidence<'_>,
+        password: &SecretString,
+        cause: &Cause,
+    ) -> AuthResult<()> {
+        let proof = proof(&self.tokens, evidence, Purpose::ResetPassword);
+        let proof = proof.ok_or(evidence.refused())?;
         let accepted = self.passwords.accept("password", password)?;
         let hash = self.passwords.hash(&accepted).await?;
-        match self
+        let notice = self.outbox.letter(LetterKind::PasswordChanged, cause);
+        let redeemed = self
             .store
-            .redeem_set_password(&secret.hash(), &hash, self.clock.now())
-            .await?
-        {
-            Redeem::Redeemed(_) => Ok(()),
-            Redeem::Refused => Err(AuthError::LinkRefused),
+            .redeem_set_password(&proof, &hash, notice.as_ref(), self.clock.now())
+            .await?;
+        match redeemed {
+            Redeem::Redeemed(_) => {
+                self.outbox.ring();
+                Ok(())
+            }
+            Redeem::Refused => Err(evidence.refused()),
         }
+    }
+
+    /// Says that what a notice tells was somebody else's doing: ends all sessions, takes the password away,
+    /// gives the account back the address that the notice went to, and sends a letter for setting a new
+    /// password.
+    ///
+    /// # Errors
+    /// [`AuthError::LinkRefused`].
+    pub async fn disown(&self, token: &str, cause: &Cause) -> AuthResult<()> {
+        let secret = LinkSecret::parse(token).ok_or(AuthError::LinkRefused)?;
+        let reset = self.outbox.letter(LetterKind::ResetPassword, cause);
+        let notice = self.outbox.letter(LetterKind::EmailChanged, cause);
+        // Whoever loses the address has no claim to it that a link could bring back.
+        let notice = notice.map(NewLetter::only_telling);
+        let (link, now) = (secret.hash(), self.clock.now());
+        let disowned = self
+            .store
+            .disown(&link, reset.as_ref(), notice.as_ref(), now);
+        let disowned = disowned.await?;
+        self.outbox.ring();
+        disowned.map(drop).ok_or(AuthError::LinkRefused)
     }
 }

@@ -17,12 +17,14 @@ use crate::{
     ids::{SessionId, UserId},
     lookup::Lookup,
     model::{
+        mail::{LetterKind, NewLetter},
         session::{
             AuthMethod, CloseReason, Device, IdleRule, NewSession, Session, SessionView, Transport,
             Verdict,
         },
         user::{MOST_SESSIONS, OnLimit, SessionLimit, User},
     },
+    outbox::{Cause, Outbox},
     passwords::{self, Passwords},
     presence::Presence,
     secret::SecretString,
@@ -267,9 +269,11 @@ pub struct Sessions {
     tokens: Tokens,
     lookup: Lookup,
     presence: Presence,
+    outbox: Outbox,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     policy: Arc<SessionPolicy>,
+    needs_verified_email: bool,
 }
 
 /// What [`Sessions`] is made of.
@@ -284,12 +288,16 @@ pub struct SessionParts {
     pub lookup: Lookup,
     /// Last seen.
     pub presence: Presence,
+    /// The letters.
+    pub outbox: Outbox,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The chance.
     pub entropy: Arc<dyn Entropy>,
     /// How many sessions, and how long they last.
     pub policy: Arc<SessionPolicy>,
+    /// Whether a login needs a verified address.
+    pub needs_verified_email: bool,
 }
 
 impl Sessions {
@@ -302,9 +310,11 @@ impl Sessions {
             tokens,
             lookup,
             presence,
+            outbox,
             clock,
             entropy,
             policy,
+            needs_verified_email,
         } = parts;
         Self {
             store,
@@ -312,9 +322,11 @@ impl Sessions {
             tokens,
             lookup,
             presence,
+            outbox,
             clock,
             entropy,
             policy,
+            needs_verified_email,
         }
     }
 
@@ -326,7 +338,8 @@ impl Sessions {
     ///
     /// # Errors
     /// [`AuthError::BadCredentials`]; only after a right password
-    /// [`AuthError::AccountDeactivated`] and [`AuthError::SessionLimit`];
+    /// [`AuthError::AccountDeactivated`], [`AuthError::EmailUnverified`] and
+    /// [`AuthError::SessionLimit`];
     /// [`AuthError::Overloaded`]; [`AuthError::Store`].
     pub async fn login(
         &self,
@@ -377,6 +390,10 @@ impl Sessions {
         if !credentials.user.is_active() {
             return Err(AuthError::AccountDeactivated);
         }
+        if self.needs_verified_email && credentials.user.email_verified_at.is_none() {
+            return Err(AuthError::EmailUnverified);
+        }
+        let letter = self.news_of(&credentials.user, &device).await?;
         // A full queue puts the rehash off to the next login; it must not fail this one.
         let rehash = if outdated {
             self.passwords
@@ -403,17 +420,39 @@ impl Sessions {
             limit: self.policy.limit(),
             idle: self.policy.idle(),
             rehash,
+            letter,
         };
         match self.store.open_session(&request, now).await? {
-            OpenSession::Opened { session, evicted } => Ok(Grant {
-                session,
-                carries,
-                evicted,
-            }),
+            OpenSession::Opened { session, evicted } => {
+                self.outbox.ring();
+                Ok(Grant {
+                    session,
+                    carries,
+                    evicted,
+                })
+            }
             OpenSession::Refused { open } => Err(AuthError::SessionLimit { open }),
             OpenSession::NotActive => Err(AuthError::AccountDeactivated),
             OpenSession::Gone | OpenSession::CredentialsChanged => Err(AuthError::BadCredentials),
         }
+    }
+
+    /// The letter that tells of a login from a device that none of the user's last sessions came from; none
+    /// for the first session of all (ASVS 6.3.5).
+    async fn news_of(&self, user: &User, device: &Device) -> AuthResult<Option<NewLetter>> {
+        if !self.outbox.tells_new_devices() {
+            return Ok(None);
+        }
+        let seen = self.store.recent_devices(user.id).await?;
+        if seen.is_empty() || seen.iter().any(|seen| seen.resembles(device)) {
+            return Ok(None);
+        }
+        let cause = Cause {
+            accept_language: None,
+            device: device.clone(),
+        };
+        let letter = self.outbox.letter(LetterKind::NewDevice, &cause);
+        Ok(letter.map(|letter| letter.about(user.id).to(&user.email)))
     }
 
     /// Decides what an access token or a cookie is worth now: checks it without I/O, then looks its

@@ -41,3 +41,13 @@ pub(crate) fn shown_address(value: &str) -> String {
         format!("`{value}`")
     }
 }
+
+/// Whether a host, as a URL writes it, is this machine itself.
+pub(crate) fn is_own_machine(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost"
+        || bare.ends_with(".localhost")
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}

@@ -3,7 +3,9 @@
 //! A token says which user and which session; whether that session still lives is for the database to
 //! say. Keys come as a [`KeyRing`]; where the ring is kept is left to the configuration.
 
+mod evidence;
 pub mod keys;
+mod mailed;
 mod ratchet;
 pub mod refresh;
 
@@ -12,8 +14,11 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::evidence::{parse_address, proof};
 pub use self::{
+    evidence::Evidence,
     keys::{KeyAlgorithm, KeyRing},
+    mailed::{CodeScope, MailedSecrets},
     ratchet::RefreshToken,
 };
 use crate::{

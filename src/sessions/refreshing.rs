@@ -3,7 +3,11 @@
 use super::{Sessions, TokenPair};
 use crate::{
     error::{AuthError, AuthResult},
-    model::session::{CloseReason, RefreshVerdict, Verdict},
+    model::{
+        mail::LetterKind,
+        session::{CloseReason, RefreshVerdict, Verdict},
+    },
+    outbox::Cause,
     store::{CloseSession, RotateRefresh},
     tokens::RefreshToken,
 };
@@ -74,8 +78,15 @@ impl Sessions {
             }
             RefreshVerdict::Reused => {
                 let reason = CloseReason::RefreshReused;
-                let closing = self.store.close_session(user, session, reason, None, now);
+                let notice = self
+                    .outbox
+                    .letter(LetterKind::RefreshReused, &Cause::default())
+                    .map(|notice| notice.about(user).to(&state.view.user.email));
+                let closing = self
+                    .store
+                    .close_reused_session(user, session, notice.as_ref(), now);
                 if closing.await? == CloseSession::Closed {
+                    self.outbox.ring();
                     tracing::warn!(%user, %session, "a used refresh token was used again");
                     return Err(AuthError::SessionEnded(reason));
                 }

@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, jwk::Jwk};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Claims, TokenKind, ratchet::RefreshKey};
+use super::{Claims, TokenKind, mailed::MailKey, ratchet::RefreshKey};
 use crate::{
     clock::Timestamp,
     entropy::{Entropy, random_bytes},
@@ -278,6 +278,7 @@ struct Key {
     encoding: EncodingKey,
     decoding: DecodingKey,
     refresh: RefreshKey,
+    mail: MailKey,
 }
 
 impl Key {
@@ -373,6 +374,20 @@ impl KeyRing {
         self.keys.iter().map(|key| &key.refresh)
     }
 
+    /// What makes the secrets of a letter that was caused then: with the key that signed, or, if that has
+    /// been retired, with the oldest one that is left. Every node with the same ring finds the same one.
+    pub(super) fn mail_key(&self, caused_at: Timestamp) -> AuthResult<&MailKey> {
+        let oldest = || self.keys.iter().min_by_key(|key| key.sign_from);
+        let key = self.signing(caused_at).ok().or_else(oldest);
+        key.map(|key| &key.mail)
+            .ok_or_else(|| AuthError::Internal("there is no key".into()))
+    }
+
+    /// What has made codes that are still good.
+    pub(super) fn mail_keys(&self) -> impl Iterator<Item = &MailKey> {
+        self.keys.iter().map(|key| &key.mail)
+    }
+
     pub(super) fn sign(
         &self,
         kind: TokenKind,
@@ -432,6 +447,7 @@ fn open(stored: &StoredKey) -> Result<(Key, Option<Value>), &'static str> {
         )
     };
     let refresh = RefreshKey::derive(&bytes).map_err(|_| "cannot be derived from")?;
+    let mail = MailKey::derive(&bytes).map_err(|_| "cannot be derived from")?;
     Ok((
         Key {
             alg: stored.alg,
@@ -442,6 +458,7 @@ fn open(stored: &StoredKey) -> Result<(Key, Option<Value>), &'static str> {
             encoding,
             decoding,
             refresh,
+            mail,
         },
         jwk,
     ))

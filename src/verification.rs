@@ -1,0 +1,221 @@
+//! Addresses shown to be somebody's: verified, changed, and needed before an account exists.
+//!
+//! Each proof comes as the secret of a link or as a typed code, and is spent by the store in the same step
+//! as its effect. What is refused is never said to be wrong, spent, too old or nobody's (ASVS 6.3.8).
+
+use std::sync::Arc;
+
+use crate::{
+    clock::{Clock, Span},
+    entropy::Entropy,
+    error::{AuthError, AuthResult, FieldError},
+    ids::{RegistrationId, UserId},
+    model::{
+        account::{AttributeRules, NewAccount, NewRegistration, WaitingRegistration},
+        mail::LetterKind,
+        token::{CodeOwner, LinkSecret, Proof, Purpose},
+        user::User,
+    },
+    outbox::{Cause, Outbox},
+    passwords::{Passwords, Verdict},
+    secret::SecretString,
+    store::{ChangeEmail, ConfirmRegistration, LoginName, Store},
+    tokens::{CodeScope, Evidence, Tokens, parse_address, proof},
+};
+
+/// How long a registration waits for its address.
+const REGISTRATION_TTL: Span = Span::days(1);
+
+/// The use cases around addresses.
+#[derive(Clone)]
+pub struct Verification {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) passwords: Passwords,
+    pub(crate) tokens: Tokens,
+    pub(crate) outbox: Outbox,
+    pub(crate) rules: AttributeRules,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+impl Verification {
+    /// Notes that an address is its user's; gives no session (ASVS 7.6.2).
+    ///
+    /// # Errors
+    /// [`AuthError::LinkRefused`], [`AuthError::CodeRefused`].
+    pub async fn verify(&self, evidence: Evidence<'_>) -> AuthResult<User> {
+        let proof = proof(&self.tokens, evidence, Purpose::VerifyEmail);
+        let proof = proof.ok_or(evidence.refused())?;
+        let verified = self.store.verify_email(&proof, self.clock.now()).await?;
+        verified.ok_or(evidence.refused())
+    }
+
+    /// Sends the letter for verifying an address, or for completing a registration, once more, if there is
+    /// anything to verify or to complete; does the same and says nothing if there is not.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] for what is no address, [`AuthError::MailOff`].
+    pub async fn resend(&self, email: &str, cause: &Cause) -> AuthResult<()> {
+        let letter = self.outbox.needed(LetterKind::VerifyEmail, cause)?;
+        let to = parse_address(email)?;
+        self.outbox.add(&letter.to(&to)).await
+    }
+
+    /// Sends a letter to a new address; the account has it once that is confirmed. An address that
+    /// somebody else has is not told: its owner gets a letter instead.
+    ///
+    /// # Errors
+    /// [`AuthError::WrongPassword`], [`AuthError::Invalid`] for what is no address or the one that the
+    /// account has, [`AuthError::MailOff`].
+    pub async fn begin_change(
+        &self,
+        user: UserId,
+        email: &str,
+        password: &SecretString,
+        cause: &Cause,
+    ) -> AuthResult<()> {
+        let letter = self.outbox.needed(LetterKind::ConfirmNewEmail, cause)?;
+        let to = parse_address(email)?;
+        let credentials = self
+            .store
+            .user_credentials(user)
+            .await?
+            .ok_or(AuthError::SessionUnknown)?;
+        let hash = credentials.password_hash.as_ref();
+        if self.passwords.verify(password, hash).await? == Verdict::Mismatch {
+            return Err(AuthError::WrongPassword);
+        }
+        if credentials.user.email == to && credentials.user.email_verified_at.is_some() {
+            let detail = "is the address that the account has already";
+            return Err(FieldError::new("email", "unchanged", detail).into());
+        }
+        let mut letter = letter.about(user).to(&to);
+        letter.credential_version = Some(credentials.credential_version);
+        self.outbox.add(&letter).await
+    }
+
+    /// Gives an account its new address by the link that was sent there, and tells the old one
+    /// (ASVS 6.3.7).
+    ///
+    /// # Errors
+    /// [`AuthError::LinkRefused`], [`AuthError::EmailTaken`].
+    pub async fn confirm_change(&self, token: &str, cause: &Cause) -> AuthResult<User> {
+        let secret = LinkSecret::parse(token).ok_or(AuthError::LinkRefused)?;
+        let proof = Proof::Link(secret.hash());
+        self.change(&proof, AuthError::LinkRefused, cause).await
+    }
+
+    /// As [`Self::confirm_change`], by the code, typed where its user is logged in.
+    ///
+    /// # Errors
+    /// [`AuthError::CodeRefused`], [`AuthError::EmailTaken`].
+    pub async fn confirm_change_by_code(
+        &self,
+        user: UserId,
+        code: &str,
+        cause: &Cause,
+    ) -> AuthResult<User> {
+        let scope = CodeScope::User(Purpose::ChangeEmail, user);
+        let hashes = self.tokens.code_hashes(&scope, code);
+        let proof = Proof::Code {
+            owner: CodeOwner::User(user),
+            hashes: hashes.ok_or(AuthError::CodeRefused)?,
+        };
+        self.change(&proof, AuthError::CodeRefused, cause).await
+    }
+
+    async fn change(&self, proof: &Proof, refused: AuthError, cause: &Cause) -> AuthResult<User> {
+        let notice = self.outbox.letter(LetterKind::EmailChanged, cause);
+        let now = self.clock.now();
+        match self.store.change_email(proof, notice.as_ref(), now).await? {
+            ChangeEmail::Changed(user) => {
+                self.outbox.ring();
+                Ok(*user)
+            }
+            ChangeEmail::Taken => Err(AuthError::EmailTaken),
+            ChangeEmail::Refused => Err(refused),
+        }
+    }
+
+    /// Asks for an account without anybody learning whether the address has one: its owner gets a letter
+    /// either way, and the account exists once that is answered together with the password. A user name
+    /// that is taken is said, now or then.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`], [`AuthError::UsernameTaken`], [`AuthError::MailOff`].
+    pub async fn request_account(
+        &self,
+        account: NewAccount,
+        password: &SecretString,
+        cause: &Cause,
+    ) -> AuthResult<()> {
+        let letter = self.outbox.needed(LetterKind::ConfirmRegistration, cause)?;
+        let mut errors = Vec::new();
+        let parsed = account.parse(&self.rules, &mut errors);
+        let accepted = self.passwords.accept("password", password);
+        let accepted = accepted.map_err(|e| errors.push(e)).ok();
+        let (Some((email, username, attributes)), Some(accepted)) = (parsed, accepted) else {
+            return Err(AuthError::Invalid(errors));
+        };
+        if let Some(username) = &username {
+            let name = LoginName::Username(username.clone());
+            if self.store.user_by_login(&name).await?.is_some() {
+                return Err(AuthError::UsernameTaken);
+            }
+        }
+        let password_hash = self.passwords.hash(&accepted).await?;
+        let mut letter = letter.to(&email);
+        let registration = NewRegistration {
+            id: RegistrationId::fresh(letter.created_at, &*self.entropy),
+            email,
+            username,
+            attributes,
+            password_hash,
+            created_at: letter.created_at,
+            expires_at: letter.created_at.plus(REGISTRATION_TTL),
+        };
+        letter.registration_id = Some(registration.id);
+        self.store.add_registration(&registration, &letter).await?;
+        self.outbox.ring();
+        Ok(())
+    }
+
+    /// Makes the account of a registration: by what was sent to its address, and the password that was
+    /// chosen. So nobody puts a password on the address of somebody else who merely opens a link.
+    ///
+    /// # Errors
+    /// [`AuthError::CodeRefused`], also for a wrong password; by link [`AuthError::LinkRefused`] and
+    /// [`AuthError::WrongPassword`], which leaves the link unspent; [`AuthError::EmailTaken`],
+    /// [`AuthError::UsernameTaken`].
+    pub async fn confirm_account(
+        &self,
+        evidence: Evidence<'_>,
+        password: &SecretString,
+    ) -> AuthResult<User> {
+        let proof = proof(&self.tokens, evidence, Purpose::ConfirmRegistration);
+        let proof = proof.ok_or(evidence.refused())?;
+        let waiting = self.store.waiting_registration(&proof, self.clock.now());
+        let waiting = waiting.await?;
+        let hash = waiting.as_ref().map(|waiting| &waiting.password_hash);
+        let is_right = match self.passwords.verify(password, hash).await? {
+            Verdict::Match { .. } => true,
+            Verdict::Mismatch => false,
+        };
+        // Whoever has the link owns the mailbox, so there is nothing to hide from them.
+        if !is_right && waiting.is_some() && matches!(evidence, Evidence::Link(_)) {
+            return Err(AuthError::WrongPassword);
+        }
+        let expected = waiting
+            .filter(|_| is_right)
+            .map(|WaitingRegistration { id, .. }| id);
+        let now = self.clock.now();
+        let user = UserId::fresh(now, &*self.entropy);
+        let confirmed = self.store.confirm_registration(&proof, expected, user, now);
+        match confirmed.await? {
+            ConfirmRegistration::Created(user) => Ok(*user),
+            ConfirmRegistration::EmailTaken => Err(AuthError::EmailTaken),
+            ConfirmRegistration::UsernameTaken => Err(AuthError::UsernameTaken),
+            ConfirmRegistration::Refused => Err(evidence.refused()),
+        }
+    }
+}
