@@ -17,11 +17,13 @@ use super::{
     guard::{AdminRole, HasRole, Secured},
     me_api::{given, profile_change},
     problem::{ADMIN, Answer, BODY, CONFLICT, Done, Fails, INVALID, NOT_FOUND},
+    verification_api::Accepted,
 };
 use crate::{
     admin::{AdminNewUser, AdminUserChange},
     auth::Auth,
     ids::UserId,
+    letters::Page,
     model::{
         account::NewAccount,
         token::PasswordLink,
@@ -53,6 +55,8 @@ struct CreateUserRequest {
     max_sessions: Option<u32>,
     /// What happens beyond it.
     on_session_limit: Option<OnLimitDto>,
+    /// Whether the link for setting a password is mailed to the user instead of being answered.
+    invite: Option<bool>,
 }
 
 impl Example for CreateUserRequest {
@@ -65,6 +69,7 @@ impl Example for CreateUserRequest {
             email_verified: Some(true),
             max_sessions: Some(3),
             on_session_limit: None,
+            invite: None,
         }
     }
 }
@@ -95,19 +100,24 @@ impl Example for PasswordLinkDto {
 struct CreatedUser {
     /// The user.
     user: AdminUserDto,
-    /// The link to hand over to the user.
-    password_link: PasswordLinkDto,
+    /// The link to hand over to the user; not with `invite`, which mails it.
+    #[oai(skip_serializing_if_is_none)]
+    password_link: Option<PasswordLinkDto>,
 }
 
 impl CreatedUser {
-    fn new(user: &User, link: &PasswordLink, public_url: &str) -> Self {
-        let url = format!("{public_url}/set-password#token={}", link.secret.expose());
+    fn new(user: &User, link: Option<&PasswordLink>, public_url: &str) -> Self {
+        let password_link = link.map(|link| PasswordLinkDto {
+            url: format!(
+                "{public_url}{}#token={}",
+                Page::SetPassword.path(),
+                link.secret.expose()
+            ),
+            expires_at: link.expires_at.into(),
+        });
         Self {
             user: user.into(),
-            password_link: PasswordLinkDto {
-                url,
-                expires_at: link.expires_at.into(),
-            },
+            password_link,
         }
     }
 }
@@ -116,7 +126,7 @@ impl Example for CreatedUser {
     fn example() -> Self {
         Self {
             user: AdminUserDto::example(),
-            password_link: PasswordLinkDto::example(),
+            password_link: Some(PasswordLinkDto::example()),
         }
     }
 }
@@ -213,7 +223,8 @@ type UserAnswer = Answer<200, AdminUserDto>;
 impl AdminApi {
     /// Make a user
     ///
-    /// The user has no password; the answer holds a one-time link for setting one, to be handed over.
+    /// The user has no password; the answer holds a one-time link for setting one, to be handed over. With
+    /// `invite` the link is mailed to the user instead.
     #[oai(path = "/users", method = "post", operation_id = "create_user")]
     async fn create(
         &self,
@@ -236,9 +247,11 @@ impl AdminApi {
             roles,
             email_verified: new.email_verified.unwrap_or_default(),
             session_limit,
+            invite: new.invite.unwrap_or_default(),
         };
         let (user, link) = self.auth.admin().create_user(new).await?;
-        Ok(Answer(CreatedUser::new(&user, &link, &self.public_url)))
+        let link = link.as_ref();
+        Ok(Answer(CreatedUser::new(&user, link, &self.public_url)))
     }
 
     /// List and search users
@@ -299,6 +312,23 @@ impl AdminApi {
         Ok(Answer(
             (&self.auth.admin().update_user(id.0.into(), change).await?).into(),
         ))
+    }
+
+    /// Start a user's password reset
+    ///
+    /// Mails the user a link and a code for setting a new password; the old one stays until then.
+    #[oai(
+        path = "/users/:id/reset-password",
+        method = "post",
+        operation_id = "start_password_reset"
+    )]
+    async fn start_reset(
+        &self,
+        _admin: Secured<HasRole<AdminRole>>,
+        id: Path<Uuid>,
+    ) -> Result<Answer<202, Accepted>, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
+        self.auth.admin().start_reset(id.0.into()).await?;
+        Ok(Answer(Accepted::default()))
     }
 
     /// Deactivate a user
@@ -413,6 +443,6 @@ impl AdminApi {
     }
 }
 
-fn default_page() -> u32 {
+pub(super) fn default_page() -> u32 {
     50
 }

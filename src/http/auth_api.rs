@@ -15,12 +15,13 @@ use super::{
     Tag,
     body::{FormBody, JsonBody, unsupported},
     dto::{AttributesDto, SessionDto, UserDto, example_attributes, to_map},
-    guard::{FromOwnSite, Peer, PresentedToken, Secured},
+    guard::{Caused, FromOwnSite, Peer, PresentedToken, Secured},
     problem::{
-        ANY, Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, GUARDED, INVALID, Problem,
+        ANY, Answer, BODY, CONFLICT, Done, Either, FORBIDDEN, Fails, GUARDED, INVALID, Problem,
         UNAUTHORIZED, With,
     },
     surface::Surface,
+    verification_api::Accepted,
 };
 use crate::{
     auth::Auth,
@@ -353,12 +354,18 @@ enum ScopeDto {
 impl AuthApi {
     /// Register
     ///
-    /// Makes an account. It holds no session yet: log in next.
+    /// Makes an account. It holds no session yet: log in next. Where mail is sent, a letter for verifying the
+    /// address goes out. With `accounts.conceal_existence` the answer is 202 whether the address has an
+    /// account or not, and the account exists once the letter is answered (`/register/confirm`).
     #[oai(path = "/register", method = "post", operation_id = "register")]
     async fn register(
         &self,
+        caused: Caused,
         body: JsonBody<RegisterRequest>,
-    ) -> Result<Answer<201, UserDto>, Fails<{ BODY | CONFLICT | INVALID | ANY }>> {
+    ) -> Result<
+        Either<Answer<201, UserDto>, Answer<202, Accepted>>,
+        Fails<{ BODY | CONFLICT | INVALID | ANY }>,
+    > {
         let RegisterRequest {
             email,
             password,
@@ -370,12 +377,17 @@ impl AuthApi {
             username,
             attributes: attributes.map(to_map),
         };
-        let user = self
-            .auth
-            .accounts()
-            .register(account, &password.0.into())
-            .await?;
-        Ok(Answer((&user).into()))
+        let (password, cause) = (password.0.into(), caused.0);
+        if self.auth.conceals_existence() {
+            let verification = self.auth.verification();
+            verification
+                .request_account(account, &password, &cause)
+                .await?;
+            return Ok(Either::Second(Answer(Accepted::default())));
+        }
+        let accounts = self.auth.accounts();
+        let user = accounts.register(account, &password, &cause).await?;
+        Ok(Either::First(Answer((&user).into())))
     }
 
     /// Log in

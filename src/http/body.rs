@@ -171,7 +171,8 @@ fn body_meta<T: Payload>() -> MetaRequest {
     }
 }
 
-fn is_type(content_type: &str, expected: &str) -> bool {
+/// Whether a `Content-Type` is this one, whatever its parameters.
+pub(super) fn is_type(content_type: &str, expected: &str) -> bool {
     content_type
         .split(';')
         .next()
@@ -189,7 +190,8 @@ pub(super) fn unsupported(expected: &str) -> Problem {
     )
 }
 
-fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+/// A JSON object without duplicate keys.
+pub(super) fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     match serde_json::from_slice::<Strict>(bytes) {
         Ok(Strict(Value::Object(object))) => Ok(object),
         Ok(_) => Err(Problem::bad_request(

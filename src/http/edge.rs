@@ -66,8 +66,8 @@ impl<E: Endpoint> Edge<E> {
         Self {
             inner,
             auth,
+            methods: methods(&surface.options),
             surface,
-            methods: methods(),
         }
     }
 

@@ -11,7 +11,7 @@ use poem::{
     FromRequest, Request, RequestBody,
     http::{
         Method,
-        header::{AUTHORIZATION, USER_AGENT},
+        header::{ACCEPT_LANGUAGE, AUTHORIZATION, USER_AGENT},
     },
 };
 use poem_openapi::{
@@ -26,6 +26,7 @@ use crate::{
         session::Device,
         user::{ADMIN, User},
     },
+    outbox::Cause,
     secret::SecretString,
     sessions::{CurrentUser, Presented},
 };
@@ -335,6 +336,20 @@ impl<'a> FromRequest<'a> for Peer {
             name: None,
             user_agent: user_agent.map(printable),
             address: Context::of(request)?.client_ip,
+        }))
+    }
+}
+
+/// What letters tell of whoever causes them.
+pub(super) struct Caused(pub(super) Cause);
+
+impl<'a> FromRequest<'a> for Caused {
+    async fn from_request(request: &'a Request, body: &mut RequestBody) -> poem::Result<Self> {
+        let Peer(device) = <Peer as FromRequest>::from_request(request, body).await?;
+        let accept_language = request.header(ACCEPT_LANGUAGE).map(str::to_owned);
+        Ok(Self(Cause {
+            accept_language,
+            device,
         }))
     }
 }

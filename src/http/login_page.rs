@@ -22,6 +22,9 @@ use super::{
 use crate::{sessions::Grant, tokens::SignedToken};
 
 const PAGE: &str = include_str!("login.html");
+/// Of no use where no letters are sent.
+const FORGOT: &str =
+    "\n  <p class=\"aside\"><a href=\"forgot-password\">Forgot your password?</a></p>";
 
 #[derive(Default, Deserialize)]
 struct Asked {
@@ -129,6 +132,11 @@ fn page(
         let text = escaped(problem.detail());
         format!("<p role=\"alert\">{text}</p>\n  ")
     });
+    let forgot = if context.auth.outbox().is_on() {
+        FORGOT
+    } else {
+        ""
+    };
     let focus = " autofocus";
     let (focus_name, focus_password) = if refused.is_some() {
         ("", focus)
@@ -141,6 +149,7 @@ fn page(
         .replace("{focus_name}", focus_name)
         .replace("{focus_password}", focus_password)
         .replace("{message}", &message.unwrap_or_default())
+        .replace("{forgot}", forgot)
         .replace("{redirect}", &escaped(&back_to.location))
         .replace("{name}", &escaped(name));
     // The form's answer leads to the other site, which browsers take for a part of the form.

@@ -14,9 +14,10 @@ use super::{
     auth_api::PasswordProof,
     body::JsonBody,
     dto::{AttributesDto, SessionList, UserDto, example_attributes, to_map},
-    guard::Secured,
+    guard::{Caused, Secured},
     problem::{Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, GUARDED, INVALID, NOT_FOUND, With},
     surface::Surface,
+    verification_api::Accepted,
 };
 use crate::{auth::Auth, model::account::ProfileChange, sessions::CurrentUser};
 
@@ -85,6 +86,41 @@ impl Example for ChangePasswordRequest {
     }
 }
 
+/// A new address, and the current password.
+#[derive(Object)]
+#[oai(example, deny_unknown_fields)]
+struct ChangeEmailRequest {
+    /// The new address.
+    email: String,
+    /// The current password.
+    password: Password,
+}
+
+impl Example for ChangeEmailRequest {
+    fn example() -> Self {
+        Self {
+            email: "ann@example.com".to_owned(),
+            password: Password("correct horse battery staple".to_owned()),
+        }
+    }
+}
+
+/// The code of a letter.
+#[derive(Object)]
+#[oai(example, deny_unknown_fields)]
+struct CodeRequest {
+    /// The six digits.
+    code: String,
+}
+
+impl Example for CodeRequest {
+    fn example() -> Self {
+        Self {
+            code: "204816".to_owned(),
+        }
+    }
+}
+
 #[OpenApi(prefix_path = "/v1/auth", tag = "Tag::Me")]
 impl MeApi {
     /// Who am I
@@ -126,6 +162,7 @@ impl MeApi {
     async fn change_password(
         &self,
         caller: Secured<CurrentUser>,
+        caused: Caused,
         body: JsonBody<ChangePasswordRequest>,
     ) -> Result<With<Done>, Fails<{ GUARDED | BODY | FORBIDDEN | INVALID }>> {
         let (current, new) = (
@@ -134,11 +171,52 @@ impl MeApi {
         );
         let accounts = self.auth.accounts();
         let at = accounts
-            .change_password(caller.user.id, caller.session_id, &current, &new)
+            .change_password(caller.user.id, caller.session_id, &current, &new, &caused.0)
             .await?;
         let renewed = self.auth.sessions().renewed_cookie(&caller, at)?;
         let cookie = self.surface.renew_cookie(&self.auth, &caller, renewed)?;
         Ok(With(Done, cookie))
+    }
+
+    /// Change my address
+    ///
+    /// Sends a letter to the new address; the account has it once that is confirmed, by the link or by the
+    /// code. An address that another account has is not told: its owner gets a letter instead.
+    #[oai(path = "/me/email", method = "post", operation_id = "change_email")]
+    async fn change_email(
+        &self,
+        caller: Secured<CurrentUser>,
+        caused: Caused,
+        body: JsonBody<ChangeEmailRequest>,
+    ) -> Result<Answer<202, Accepted>, Fails<{ GUARDED | BODY | FORBIDDEN | CONFLICT | INVALID }>>
+    {
+        let ChangeEmailRequest { email, password } = body.0;
+        let verification = self.auth.verification();
+        verification
+            .begin_change(caller.user.id, &email, &password.0.into(), &caused.0)
+            .await?;
+        Ok(Answer(Accepted::default()))
+    }
+
+    /// Confirm my new address by a code
+    ///
+    /// The code stands in the letter that was sent to the new address, and can be tried five times.
+    #[oai(
+        path = "/me/email/confirm",
+        method = "post",
+        operation_id = "confirm_my_email"
+    )]
+    async fn confirm_email(
+        &self,
+        caller: Secured<CurrentUser>,
+        caused: Caused,
+        body: JsonBody<CodeRequest>,
+    ) -> Result<Answer<200, UserDto>, Fails<{ GUARDED | BODY | FORBIDDEN | CONFLICT }>> {
+        let verification = self.auth.verification();
+        let user = verification
+            .confirm_change_by_code(caller.user.id, &body.0.code, &caused.0)
+            .await?;
+        Ok(Answer((&user).into()))
     }
 
     /// Deactivate my account

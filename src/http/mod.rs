@@ -9,21 +9,26 @@ mod auth_api;
 mod body;
 mod check_api;
 mod client_ip;
+mod compat;
 mod cookie;
+mod dev_mailbox;
 mod docs;
 mod dto;
 mod edge;
 mod embed;
 mod guard;
 mod login_page;
+mod mail_pages;
 mod me_api;
 mod oauth_api;
 mod origins;
+mod outbox_api;
 mod page;
 mod password_api;
 mod problem;
 mod surface;
 mod system_api;
+mod verification_api;
 
 use std::sync::Arc;
 
@@ -38,12 +43,15 @@ use self::{
     check_api::CheckApi,
     edge::{Edge, Methods},
     login_page::{LogIn, LoginPage},
+    mail_pages::{Place, ShowPage, TakeForm},
     me_api::MeApi,
     oauth_api::OAuthApi,
     origins::{check_origins, is_plain_text},
-    password_api::{PasswordApi, SetPasswordPage},
+    outbox_api::OutboxApi,
+    password_api::PasswordApi,
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
+    verification_api::VerificationApi,
 };
 pub use self::{
     docs::openapi_document,
@@ -53,6 +61,8 @@ pub use self::{
 };
 use crate::{
     auth::Auth,
+    letters::Page,
+    mail::memory::MemoryMailer,
     model::client::Clients,
     setting::{BadSetting, shown, shown_address},
 };
@@ -83,6 +93,11 @@ pub struct HttpSettings {
     pub login_page: String,
     /// Whether `POST /v1/oauth/token` takes `grant_type=password`. Default false.
     pub password_grant: bool,
+    /// Whether the paths of hand-written services, such as `/auth/sign_up` and `/protected`, are served as
+    /// well. Default false.
+    pub compat: bool,
+    /// What these paths begin with; empty (default) for nothing.
+    pub compat_prefix: String,
 }
 
 impl Default for HttpSettings {
@@ -98,6 +113,8 @@ impl Default for HttpSettings {
             cookie_domain: String::new(),
             login_page: String::new(),
             password_grant: false,
+            compat: false,
+            compat_prefix: String::new(),
         }
     }
 }
@@ -128,8 +145,15 @@ impl HttpSettings {
                 "set it to 65536",
             ));
         }
+        check_compat(&self.compat_prefix)?;
         let browsers = (&*self.allowed_origins, &*self.redirect_origins);
         check_browsers(browsers, &self.cookie_domain, &self.login_page)
+    }
+
+    /// The prefix of the paths of other services, if they are served.
+    #[must_use]
+    pub fn compat(&self) -> Option<String> {
+        self.compat.then(|| self.compat_prefix.clone())
     }
 
     /// Checks what must hold in production besides: pages of other sites are https.
@@ -189,6 +213,43 @@ fn check_browsers(
     Ok(())
 }
 
+/// Whether a text can stand before the paths of [`compat`]: plain segments, the first none of ours.
+fn is_prefix(prefix: &str) -> bool {
+    let plain = |segment: &str| {
+        !segment.bytes().all(|b| b == b'.')
+            && segment
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
+    };
+    let Some(segments) = prefix.strip_prefix('/') else {
+        return prefix.is_empty();
+    };
+    segments.split('/').all(plain) && !is_ours(segments)
+}
+
+/// Whether the first segment of a path is one of the API's own.
+fn is_ours(path: &str) -> bool {
+    let first = path.split('/').next().unwrap_or_default();
+    let options = ApiOptions {
+        mailbox: Some(MemoryMailer::new()),
+        ..ApiOptions::default()
+    };
+    let ours = methods(&options).first_segments(&options);
+    ours.contains(&format!("/{first}"))
+}
+
+fn check_compat(prefix: &str) -> Result<(), BadSetting> {
+    if is_prefix(prefix) {
+        return Ok(());
+    }
+    let problem = match prefix.strip_prefix('/') {
+        Some(path) if is_ours(path) => format!("{} begins with a path of ours", shown(prefix)),
+        _ => format!("{} is not a path without a slash at the end", shown(prefix)),
+    };
+    let remedy = "write e.g. /balance_hub, or leave it empty";
+    Err(BadSetting::new("http.compat_prefix", problem, remedy))
+}
+
 /// How the API is mounted.
 #[derive(Debug, Clone)]
 pub struct ApiOptions {
@@ -214,6 +275,11 @@ pub struct ApiOptions {
     pub password_grant: bool,
     /// Who may introspect and revoke tokens.
     pub clients: Clients,
+    /// What the paths of hand-written services (`/auth/sign_up`, `/protected` and so on) begin with, e.g.
+    /// `/balance_hub`, or an empty text; default `None`, which serves none of them.
+    pub compat: Option<String>,
+    /// Letters to show at `/dev/mail`, to anybody: for development only. Default none.
+    pub mailbox: Option<MemoryMailer>,
 }
 
 impl Default for ApiOptions {
@@ -229,6 +295,8 @@ impl Default for ApiOptions {
             login_page: String::new(),
             password_grant: false,
             clients: Clients::default(),
+            compat: None,
+            mailbox: None,
         }
     }
 }
@@ -250,8 +318,14 @@ impl ApiOptions {
                 "write it as https://app.example.org",
             ));
         }
+        check_compat(self.compat.as_deref().unwrap_or_default())?;
         let browsers = (&*self.allowed_origins, &*self.redirect_origins);
         check_browsers(browsers, &self.cookie_domain, &self.login_page)
+    }
+
+    /// The prefix of [`compat`], if these paths are served; one that does not hold is not.
+    fn compat(&self) -> Option<&str> {
+        self.compat.as_deref().filter(|prefix| is_prefix(prefix))
     }
 }
 
@@ -263,6 +337,8 @@ enum Tag {
     ForwardAuth,
     /// What OAuth libraries know.
     OAuth,
+    /// What letters ask for, and what asks for letters.
+    Mail,
     /// What users see and change about themselves.
     Me,
     /// What administrators do. Needs the role `admin`.
@@ -276,8 +352,10 @@ type Api = (
     AuthApi,
     CheckApi,
     PasswordApi,
+    VerificationApi,
     MeApi,
     AdminApi,
+    OutboxApi,
     OAuthApi,
     SystemApi,
     VersionApi,
@@ -295,6 +373,7 @@ impl Auth {
             },
             CheckApi,
             PasswordApi(self.clone()),
+            VerificationApi(self.clone()),
             MeApi {
                 auth: self.clone(),
                 surface: Arc::clone(&surface),
@@ -303,6 +382,7 @@ impl Auth {
                 auth: self.clone(),
                 public_url: options.public_url.clone(),
             },
+            OutboxApi(self.clone()),
             OAuthApi {
                 auth: self.clone(),
                 surface: Arc::clone(&surface),
@@ -310,6 +390,7 @@ impl Auth {
             SystemApi {
                 auth: self.clone(),
                 docs: options.docs,
+                mailbox: options.mailbox.is_some(),
             },
         );
         let route = if options.docs {
@@ -322,13 +403,7 @@ impl Auth {
                 OpenApiService::new(api, "Doorward", env!("CARGO_PKG_VERSION")),
             )
         };
-        let route = route.at("/set-password", get(SetPasswordPage));
-        let route = if options.login_page.is_empty() {
-            route.at("/login", get(LoginPage).post(LogIn))
-        } else {
-            route
-        };
-        Edge::around(route, self.clone(), surface).boxed()
+        Edge::around(with_pages(route, options), self.clone(), surface).boxed()
     }
 
     /// Adds the API to an app's own routes, at the paths that it has and at no others: `/v1`, `/login`,
@@ -340,7 +415,7 @@ impl Auth {
     pub fn mount(&self, route: Route, options: &ApiOptions) -> Route {
         let api = Arc::new(self.routes(options));
         let mut route = route;
-        for first in methods().first_segments(options) {
+        for first in methods(options).first_segments(options) {
             // Not `nest_no_strip`, which panics over a route nested at `/`, as those of the API are.
             let below = format!("{first}/*doorward");
             route = route
@@ -354,11 +429,48 @@ impl Auth {
 /// Where the documents are served, if they are.
 const DOCUMENTS: [&str; 4] = ["/openapi.json", "/docs", "/redoc", "/scalar"];
 
-fn methods() -> Methods {
-    let methods = Methods::of::<Api>()
-        .and("/set-password", &["GET"])
-        .and("/login", &["GET", "POST"]);
-    DOCUMENTS
-        .iter()
-        .fold(methods, |methods, path| methods.and(path, &["GET"]))
+/// Adds what is not in the API document.
+fn with_pages(route: Route, options: &ApiOptions) -> Route {
+    let mut route = Page::ALL.into_iter().fold(route, |route, page| {
+        let place = Place { page, depth: 0 };
+        let show = get(ShowPage(place));
+        let methods = if page.takes_form() {
+            show.post(TakeForm(place))
+        } else {
+            show
+        };
+        route.at(page.path(), methods)
+    });
+    if options.login_page.is_empty() {
+        route = route.at("/login", get(LoginPage).post(LogIn));
+    }
+    if let Some(prefix) = options.compat() {
+        route = compat::mount(route, prefix);
+    }
+    if let Some(mailbox) = &options.mailbox {
+        route = dev_mailbox::mount(route, mailbox);
+    }
+    route
+}
+
+fn methods(options: &ApiOptions) -> Methods {
+    let methods = Methods::of::<Api>().and("/login", &["GET", "POST"]);
+    let methods = Page::ALL.iter().fold(methods, |methods, page| {
+        let allowed: &[&str] = if page.takes_form() {
+            &["GET", "POST"]
+        } else {
+            &["GET"]
+        };
+        methods.and(page.path(), allowed)
+    });
+    let shown = options.mailbox.is_some().then_some(dev_mailbox::PATHS);
+    let read_only = DOCUMENTS.iter().chain(shown.iter().flatten());
+    let methods = read_only.fold(methods, |methods, path| methods.and(path, &["GET"]));
+    let compat = options.compat().map(compat::paths);
+    compat
+        .into_iter()
+        .flatten()
+        .fold(methods, |methods, (path, allowed)| {
+            methods.and(&path, &allowed)
+        })
 }

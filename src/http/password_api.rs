@@ -1,29 +1,31 @@
-//! Setting a password by a one-time link: the page that the link opens, and what its button posts.
+//! Passwords that were forgotten or never set.
 
-use poem::{Endpoint, IntoResponse, Request, Response, http::header};
 use poem_openapi::{
     Object, OpenApi,
     types::{Example, Password},
 };
 
 use super::{
-    Context, Tag,
+    Tag,
     body::JsonBody,
-    page::page_policy,
-    problem::{ANY, BODY, Done, Fails, INVALID},
+    guard::Caused,
+    problem::{ANY, Answer, BODY, CONFLICT, Done, Fails, INVALID},
+    verification_api::{Accepted, AddressRequest, evidence},
 };
 use crate::auth::Auth;
 
-const PAGE: &str = include_str!("set_password.html");
-
 pub(super) struct PasswordApi(pub(super) Auth);
 
-/// The secret of a one-time link and the password to set.
+/// What stands in the letter or in a one-time link, and the password to set.
 #[derive(Object)]
-#[oai(example, deny_unknown_fields)]
+#[oai(example, deny_unknown_fields, skip_serializing_if_is_none)]
 struct ResetRequest {
-    /// What stands behind `#token=` in the link.
-    token: String,
+    /// What stands behind `#token=` in the link; or give `email` and `code`.
+    token: Option<String>,
+    /// The address that the code was sent to.
+    email: Option<String>,
+    /// The six digits.
+    code: Option<String>,
     /// The password to set; the same rules as at registration.
     password: Password,
 }
@@ -31,18 +33,40 @@ struct ResetRequest {
 impl Example for ResetRequest {
     fn example() -> Self {
         Self {
-            token: "dwl_q83v…".to_owned(),
+            token: Some("dwl_q83v…".to_owned()),
+            email: None,
+            code: None,
             password: Password("correct horse battery staple".to_owned()),
         }
     }
 }
 
-#[OpenApi(prefix_path = "/v1/auth", tag = "Tag::Authentication")]
+#[OpenApi(prefix_path = "/v1/auth", tag = "Tag::Mail")]
 impl PasswordApi {
-    /// Set a password by a link
+    /// Forgot the password
     ///
-    /// Spends the link, sets the password and ends all sessions of its user, in one step. No session is
-    /// opened: log in next. A password that breaks a rule leaves the link unspent.
+    /// Sends a letter with a link and a code for setting a new one; at most one a minute. The answer is the
+    /// same whether the address has an account or not.
+    #[oai(
+        path = "/password/forgot",
+        method = "post",
+        operation_id = "forgot_password"
+    )]
+    async fn forgot(
+        &self,
+        caused: Caused,
+        body: JsonBody<AddressRequest>,
+    ) -> Result<Answer<202, Accepted>, Fails<{ BODY | CONFLICT | INVALID | ANY }>> {
+        let recovery = self.0.recovery();
+        recovery.forgot(&body.0.email, &caused.0).await?;
+        Ok(Answer(Accepted::default()))
+    }
+
+    /// Set a password by a link or a code
+    ///
+    /// Spends it, sets the password, ends all sessions of its user and voids their other links and codes, in
+    /// one step. No session is opened: log in next. A password that breaks a rule leaves it unspent. A code
+    /// can be tried five times.
     #[oai(
         path = "/password/reset",
         method = "post",
@@ -50,31 +74,21 @@ impl PasswordApi {
     )]
     async fn reset(
         &self,
+        caused: Caused,
         body: JsonBody<ResetRequest>,
     ) -> Result<Done, Fails<{ BODY | INVALID | ANY }>> {
+        let ResetRequest {
+            token,
+            email,
+            code,
+            password,
+        } = &body.0;
+        let evidence = evidence(token.as_deref(), email.as_deref(), code.as_deref())?;
+        let password = password.0.as_str().into();
         self.0
             .recovery()
-            .set_password(&body.0.token, &body.0.password.0.into())
+            .set_password(evidence, &password, &caused.0)
             .await?;
         Ok(Done)
-    }
-}
-
-/// The page behind a link. Looking at it consumes nothing: the secret stays in the fragment until the
-/// button posts it (ASVS 3.5.3, 14.2.1).
-pub(super) struct SetPasswordPage;
-
-impl Endpoint for SetPasswordPage {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let nonce = Context::of(&request)?.auth.nonce();
-        let policy = format!("script-src 'nonce-{nonce}'; connect-src 'self'; form-action 'none'");
-        let policy = page_policy(&nonce, &policy)?;
-        let mut response = poem::web::Html(PAGE.replace("{nonce}", &nonce)).into_response();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_SECURITY_POLICY, policy);
-        Ok(response)
     }
 }

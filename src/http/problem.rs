@@ -91,6 +91,14 @@ impl Problem {
         &self.0.detail
     }
 
+    /// The stable name and the sentence of what is wrong first: a field, where one is.
+    pub(super) fn first_fault(&self) -> (&'static str, &str) {
+        match self.0.errors.first() {
+            Some(field) => (field.code, &field.detail),
+            None => (self.0.code, &self.0.detail),
+        }
+    }
+
     /// Whether somebody is not logged in, or not any more.
     pub(super) fn is_unauthorized(&self) -> bool {
         self.0.status == StatusCode::UNAUTHORIZED
@@ -217,6 +225,28 @@ impl From<AuthError> for Problem {
                 "account_deactivated",
                 "Account deactivated",
                 "This account is deactivated; ask an administrator to activate it.",
+            ),
+            E::EmailUnverified => Self::new(
+                S::FORBIDDEN,
+                "email_unverified",
+                "Address not verified",
+                "Verify the e-mail address first, by the letter that was sent to it, or by the one for a new password.",
+            ),
+            E::CodeRefused => Self::bad_request(
+                "code_invalid",
+                "The code is wrong, used, past its time or was tried too often; use the link of the letter, or ask for a new one.",
+            ),
+            E::MailOff => Self::new(
+                S::CONFLICT,
+                "mail_off",
+                "No mail",
+                "This server sends no mail; its operator can choose a `mail.transport`.",
+            ),
+            E::LetterSettled(why) => Self::new(
+                S::CONFLICT,
+                "letter_settled",
+                "Nothing to change",
+                format!("The letter {why}."),
             ),
             E::SessionLimit { open } => {
                 let detail = format!(
@@ -538,10 +568,10 @@ impl<const STATUS: u16, T: ToJSON> IntoResponse for Answer<STATUS, T> {
 
 impl<const STATUS: u16, T: ToJSON> ApiResponse for Answer<STATUS, T> {
     fn meta() -> MetaResponses {
-        let description = if STATUS == 201 {
-            "Made."
-        } else {
-            "Done; the answer is here."
+        let description = match STATUS {
+            201 => "Made.",
+            202 => "Accepted; whether there is anything to do is not told.",
+            _ => "Done; the answer is here.",
         };
         let content = vec![MetaMediaType {
             content_type: "application/json",
@@ -561,6 +591,35 @@ impl<const STATUS: u16, T: ToJSON> ApiResponse for Answer<STATUS, T> {
 
     fn register(registry: &mut Registry) {
         <Json<T> as Payload>::register(registry);
+    }
+}
+
+/// One of two answers of an operation.
+#[derive(Debug)]
+pub(super) enum Either<A, B> {
+    First(A),
+    Second(B),
+}
+
+impl<A: IntoResponse, B: IntoResponse> IntoResponse for Either<A, B> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::First(answer) => answer.into_response(),
+            Self::Second(answer) => answer.into_response(),
+        }
+    }
+}
+
+impl<A: ApiResponse, B: ApiResponse> ApiResponse for Either<A, B> {
+    fn meta() -> MetaResponses {
+        let mut responses = A::meta().responses;
+        responses.extend(B::meta().responses);
+        MetaResponses { responses }
+    }
+
+    fn register(registry: &mut Registry) {
+        A::register(registry);
+        B::register(registry);
     }
 }
 

@@ -12,7 +12,7 @@ use poem_openapi::{
 use serde_json::Value;
 
 use super::{
-    Tag,
+    Tag, dev_mailbox,
     problem::{ANY, Answer, Fails, Problem},
 };
 use crate::{auth::Auth, clock::Span};
@@ -24,6 +24,8 @@ pub(super) struct SystemApi {
     pub(super) auth: Auth,
     /// Whether the documents are served beside the API.
     pub(super) docs: bool,
+    /// Whether letters are shown.
+    pub(super) mailbox: bool,
 }
 
 /// What this is and where to go on.
@@ -40,22 +42,26 @@ struct Welcome {
     openapi: Option<String>,
     /// Whether this node is ready.
     health: String,
+    /// The letters, where a server in development shows them.
+    #[oai(skip_serializing_if_is_none)]
+    mailbox: Option<String>,
 }
 
 impl Welcome {
-    fn new(docs: bool) -> Self {
+    fn new(docs: bool, mailbox: bool) -> Self {
         Self {
             name: "doorward".to_owned(),
             docs: docs.then(|| "/docs".to_owned()),
             openapi: docs.then(|| "/openapi.json".to_owned()),
             health: "/health".to_owned(),
+            mailbox: mailbox.then(|| dev_mailbox::PATH.to_owned()),
         }
     }
 }
 
 impl Example for Welcome {
     fn example() -> Self {
-        Self::new(true)
+        Self::new(true, true)
     }
 }
 
@@ -80,7 +86,7 @@ impl SystemApi {
     /// What this is
     #[oai(path = "/", method = "get", operation_id = "welcome")]
     async fn welcome(&self) -> Result<Answer<200, Welcome>, Fails<ANY>> {
-        Ok(Answer(Welcome::new(self.docs)))
+        Ok(Answer(Welcome::new(self.docs, self.mailbox)))
     }
 
     /// Is it alive
