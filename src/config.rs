@@ -23,11 +23,12 @@ use crate::{
     clock::Timestamp,
     entropy::Entropy,
     http::HttpSettings,
+    mail::settings::{MailSettings, Transport},
     model::{account::AttributeRules, client::Clients},
     passwords::PasswordPolicy,
     secret::SecretString,
     sessions::SessionPolicy,
-    setting::{BadSetting, shown_address},
+    setting::{BadSetting, is_own_machine, shown_address},
     store::settings::{Backend, DatabaseSettings, Synchronous},
     tokens::{KeyAlgorithm, KeyRing, TokenSettings, keys::KeyFile},
 };
@@ -123,6 +124,8 @@ pub struct Settings {
     pub passwords: PasswordPolicy,
     /// `[accounts]`.
     pub accounts: AccountPolicy,
+    /// `[mail]`.
+    pub mail: MailSettings,
     /// `[log]`.
     pub log: LogSettings,
 }
@@ -135,8 +138,8 @@ impl Settings {
     /// [`BadSetting`] for what cannot be read, is not known or is of a wrong type.
     pub fn load(sources: &Sources) -> Result<Self, BadSetting> {
         let mut settings: Self = sources.read()?;
-        let database = &mut settings.database;
-        let urls = [
+        let (database, mail) = (&mut settings.database, &mut settings.mail);
+        let secrets = [
             (
                 "database.postgres.url",
                 &mut database.postgres.url,
@@ -147,14 +150,25 @@ impl Settings {
                 &mut database.mongodb.url,
                 &database.mongodb.url_file,
             ),
+            (
+                "mail.smtp.password",
+                &mut mail.smtp.password,
+                &mail.smtp.password_file,
+            ),
+            (
+                "mail.sendgrid.api_key",
+                &mut mail.sendgrid.api_key,
+                &mail.sendgrid.api_key_file,
+            ),
         ];
-        for (key, url, file) in urls.into_iter().filter(|(_, _, file)| !file.is_empty()) {
-            if !url.is_empty() {
+        let named = secrets.into_iter().filter(|(_, _, file)| !file.is_empty());
+        for (key, secret, file) in named {
+            if !secret.is_empty() {
                 let problem = format!("is set together with {key}_file");
                 return Err(BadSetting::new(key, problem, "set only one of the two"));
             }
             let text = read_secret(&format!("{key}_file"), Path::new(file))?;
-            *url = SecretString::from(text.expose().trim_end_matches(['\r', '\n']));
+            *secret = SecretString::from(text.expose().trim_end_matches(['\r', '\n']));
         }
         Ok(settings)
     }
@@ -173,6 +187,10 @@ impl Settings {
         Clients::parse(&self.clients)?;
         self.passwords
             .check(self.environment == Environment::Test)?;
+        self.mail
+            .check(self.environment == Environment::Production)?;
+        self.accounts
+            .check(self.mail.transport != Transport::None)?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }
@@ -420,14 +438,4 @@ fn password_in(url: &str) -> Option<&str> {
     let authority = rest.split(['/', '?']).next()?;
     let (user, _) = authority.rsplit_once('@')?;
     user.split_once(':').map(|(_, password)| password)
-}
-
-/// Whether a host of a URL is this machine itself.
-fn is_own_machine(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare == "localhost"
-        || bare.ends_with(".localhost")
-        || bare
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
 }

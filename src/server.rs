@@ -22,12 +22,20 @@ use tokio::{
 };
 
 use crate::{
+    accounts::AccountPolicy,
     auth::Auth,
     clock::{Clock, Stopwatch, SystemClock, Timestamp},
     config::{Environment, Settings},
     entropy::SystemEntropy,
     http::ApiOptions,
+    letters::{LetterSettings, Letters},
+    mail::{
+        memory::MemoryMailer,
+        open::{OpenedMailer, open_mailer},
+        settings::Transport,
+    },
     model::client::Clients,
+    outbox::Post,
     setting::BadSetting,
     store::{
         Migrations, StoreResult,
@@ -36,7 +44,8 @@ use crate::{
     },
 };
 
-/// How long running requests may take to finish once the server is told to stop.
+/// How long running requests, and letters that are being sent, may take to finish once the server is told to
+/// stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the last writes may take after that.
 const LAST_WRITES: Duration = Duration::from_secs(5);
@@ -53,7 +62,11 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(75);
 /// The first [`BadSetting`] that stops the start.
 pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> {
     settings.check()?;
-    let (auth, clock) = open_service(&settings).await?;
+    let Service {
+        auth,
+        clock,
+        mailbox,
+    } = open_service(&settings).await?;
     let following = tokio::spawn(follow_database(auth.clone(), Arc::clone(&clock)));
     let main = bind("http.listen", &settings.http.listen).await?;
     let admin = match settings.http.admin_listen.as_str() {
@@ -71,14 +84,18 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
     let open_docs = settings.environment != Environment::Production;
     let main = run(
         main,
-        auth.routes(&options(&settings, open_docs)?),
+        auth.routes(&options(&settings, open_docs, mailbox.as_ref())?),
         stop.clone(),
     );
-    let for_operators = options(&settings, true)?;
+    let for_operators = options(&settings, true, mailbox.as_ref())?;
     let admin = admin.map(|listener| run(listener, auth.routes(&for_operators), stop.clone()));
+    let letters = async {
+        told(stop.clone()).await;
+        auth.outbox().stop(GRACE).await;
+    };
     match admin {
-        Some(admin) => drop(tokio::join!(main, admin)),
-        None => main.await,
+        Some(admin) => drop(tokio::join!(main, admin, letters)),
+        None => drop(tokio::join!(main, letters)),
     }
     following.abort();
     shut_down(&auth).await;
@@ -87,7 +104,11 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
 }
 
 /// What the routes obey.
-fn options(settings: &Settings, docs: bool) -> Result<ApiOptions, BadSetting> {
+fn options(
+    settings: &Settings,
+    docs: bool,
+    mailbox: Option<&MemoryMailer>,
+) -> Result<ApiOptions, BadSetting> {
     Ok(ApiOptions {
         public_url: settings.public_url.clone(),
         trusted_proxies: settings.http.trusted_proxies.clone(),
@@ -98,16 +119,80 @@ fn options(settings: &Settings, docs: bool) -> Result<ApiOptions, BadSetting> {
         cookie_domain: settings.http.cookie_domain.clone(),
         login_page: settings.http.login_page.clone(),
         password_grant: settings.http.password_grant,
+        compat: settings.http.compat(),
         clients: Clients::parse(&settings.clients)?,
+        mailbox: mailbox.cloned(),
     })
 }
 
-/// Opens the database, brings or finds its schema up to date, and builds the use cases on it, with a
-/// clock that has just been compared with the database's.
+/// What [`open_service`] opens.
+pub struct Service {
+    /// The use cases.
+    pub auth: Auth,
+    /// Their clock, which has just been compared with the database's.
+    pub clock: Arc<SystemClock>,
+    /// The letters, where they stay in this process.
+    pub mailbox: Option<MemoryMailer>,
+}
+
+/// Opens the database, brings or finds its schema up to date, and builds the use cases on it, which send
+/// letters from now on.
 ///
 /// # Errors
 /// The first [`BadSetting`], the database's included.
-pub async fn open_service(settings: &Settings) -> Result<(Auth, Arc<SystemClock>), BadSetting> {
+pub async fn open_service(settings: &Settings) -> Result<Service, BadSetting> {
+    let mailer = open_mailer(&settings.mail)?;
+    let mailbox = mailer.as_ref().and_then(|opened| opened.mailbox.clone());
+    let post = mailer.map(|opened| post(settings, opened)).transpose()?;
+    let (auth, clock) = build_service(settings, post).await?;
+    Ok(Service {
+        auth,
+        clock,
+        mailbox,
+    })
+}
+
+/// As [`open_service`], without letters: for commands, which end before any could be sent.
+///
+/// # Errors
+/// As [`open_service`].
+pub async fn open_quiet_service(settings: &Settings) -> Result<Auth, BadSetting> {
+    let quiet = Settings {
+        accounts: AccountPolicy {
+            attributes_schema: settings.accounts.attributes_schema.clone(),
+            ..AccountPolicy::default()
+        },
+        ..settings.clone()
+    };
+    build_service(&quiet, None).await.map(|(auth, _)| auth)
+}
+
+/// The texts and layouts of letters and pages.
+pub(crate) fn letters(settings: &Settings) -> Result<Letters, BadSetting> {
+    let mail = &settings.mail;
+    Letters::load(&LetterSettings {
+        product: mail.product.clone(),
+        language: mail.language.clone(),
+        templates: mail.templates.clone(),
+    })
+}
+
+/// What it takes to send letters.
+fn post(settings: &Settings, opened: OpenedMailer) -> Result<Post, BadSetting> {
+    let mail = &settings.mail;
+    Ok(Post {
+        mailer: opened.mailer,
+        sender: mail.sender()?,
+        policy: mail.policy(),
+        public_url: settings.public_url.clone(),
+        login_page: settings.http.login_page.clone(),
+    })
+}
+
+async fn build_service(
+    settings: &Settings,
+    post: Option<Post>,
+) -> Result<(Auth, Arc<SystemClock>), BadSetting> {
     let rules = settings.attribute_rules()?;
     let clock = Arc::new(SystemClock::new());
     settings.make_missing_key(clock.now(), &SystemEntropy)?;
@@ -117,14 +202,19 @@ pub async fn open_service(settings: &Settings) -> Result<(Auth, Arc<SystemClock>
     follow_once(&clock, store.time())
         .await
         .map_err(|e| unusable(&settings.database, e))?;
-    let auth = Auth::builder(store, keys)
+    let builder = Auth::builder(store, keys)
         .issuer(settings.issuer(), &settings.tokens.audience)
         .sessions(settings.sessions.clone())
         .passwords(settings.passwords.clone())
         .attribute_rules(rules)
-        .clock(Arc::clone(&clock) as Arc<dyn Clock>)
-        .build()?;
-    Ok((auth, clock))
+        .accounts(settings.accounts.clone())
+        .letters(letters(settings)?)
+        .clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let builder = match post {
+        Some(post) => builder.mail(post),
+        None => builder,
+    };
+    Ok((builder.build()?, clock))
 }
 
 async fn bring_up_to_date(
@@ -229,14 +319,16 @@ impl Acceptor for Socket {
     }
 }
 
-async fn run(socket: Socket, routes: impl Endpoint + 'static, mut stop: watch::Receiver<bool>) {
-    let told = async move {
-        // A sender that is gone cannot tell any more, so it counts as told.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
+/// Ends when the servers are told to stop.
+async fn told(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone cannot tell any more, so it counts as told.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn run(socket: Socket, routes: impl Endpoint + 'static, stop: watch::Receiver<bool>) {
     let ran = Server::new_with_acceptor(socket)
         .idle_timeout(IDLE_CONNECTION)
-        .run_with_graceful_shutdown(routes, told, Some(GRACE))
+        .run_with_graceful_shutdown(routes, told(stop), Some(GRACE))
         .await;
     if let Err(error) = ran {
         tracing::error!(%error, "the listener failed");
@@ -289,6 +381,9 @@ fn announce(settings: &Settings, program: &str, main: &Socket, admin: Option<&So
     if settings.environment == Environment::Development {
         let here = reachable(&main.address.to_string());
         lines.push(format!("documentation: http://{here}/docs"));
+        if settings.mail.transport == Transport::Memory {
+            lines.push(format!("letters: http://{here}/dev/mail"));
+        }
         lines.push(format!(
             "first administrator: {program} admin create --email you@example.org --password-stdin"
         ));

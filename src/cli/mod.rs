@@ -5,6 +5,7 @@
 //! only, since arguments can be seen by every user of a machine.
 
 mod keys;
+mod mail;
 mod system;
 mod users;
 
@@ -68,6 +69,9 @@ enum Command {
     /// Keys that sign access tokens
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Letters
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +127,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
     let say = Say { json: cli.json };
     match cli.command {
         Command::Key(command) => return keys::obey(command, &sources, say),
+        Command::Mail(command) => return mail::obey(command, say),
         Command::Config(ConfigCommand::Print) => {
             let settings = Settings::load(&sources)?;
             return say.text(settings.to_toml(), &settings);
@@ -144,7 +149,9 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::User(command) => users::user(&settings, command, say).await,
         Command::Admin(command) => users::admin(&settings, command, say).await,
         Command::Session(command) => users::session(&settings, command, say).await,
-        Command::Key(_) => unreachable!("answered above, before settings are needed"),
+        Command::Key(_) | Command::Mail(_) => {
+            unreachable!("answered above, before settings are needed")
+        }
     }
 }
 

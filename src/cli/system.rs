@@ -99,6 +99,7 @@ pub(super) fn openapi(settings: &Settings, say: Say) -> Result<(), Failure> {
 pub(super) fn check(settings: &Settings, say: Say) -> Result<(), Failure> {
     settings.check()?;
     settings.attribute_rules()?;
+    server::letters(settings)?;
     // In development a key file that is not there yet is made by `serve`.
     let made_later = settings.tokens.key_file.is_empty()
         && settings.key_file().is_some_and(|path| !path.exists());

@@ -219,7 +219,7 @@ async fn with_service(
     command: impl AsyncFnOnce(&Auth) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     settings.check()?;
-    let (auth, _) = server::open_service(settings).await?;
+    let auth = server::open_quiet_service(settings).await?;
     let done = command(&auth).await;
     server::shut_down(&auth).await;
     done
