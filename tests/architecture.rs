@@ -20,7 +20,14 @@ const LAYERS: [&[&str]; 9] = [
         "metrics", "clock", "entropy", "secret", "ids", "email", "username", "setting",
     ],
     &["model"],
-    &["store", "store::error", "mail", "error"],
+    &[
+        "store",
+        "store::error",
+        "mail",
+        "mail::settings",
+        "letters",
+        "error",
+    ],
     &[
         "passwords",
         "tokens",
@@ -44,6 +51,8 @@ const LAYERS: [&[&str]; 9] = [
         "store::mongodb",
         "store::open",
         "store::settings",
+        "mail::open",
+        "mail::message",
         "mail::smtp",
         "mail::sendgrid",
         "mail::file",
@@ -55,7 +64,14 @@ const LAYERS: [&[&str]; 9] = [
 ];
 const USE_CASES: usize = 3;
 /// The use cases that other use cases may import: each is a means, not an end.
-const SHARED_USE_CASES: [&str; 5] = ["passwords", "tokens", "throttle", "lookup", "presence"];
+const SHARED_USE_CASES: [&str; 6] = [
+    "passwords",
+    "tokens",
+    "throttle",
+    "lookup",
+    "presence",
+    "outbox",
+];
 /// The real clock and the real chance, and who may bring them in: those who put things together.
 const SYSTEM: [&str; 2] = ["SystemClock", "SystemEntropy"];
 const COMPOSERS: [&str; 5] = [

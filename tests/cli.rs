@@ -338,6 +338,53 @@ fn a_client_gets_a_secret_that_the_configuration_does_not_hold() {
     assert_eq!(left, 0, "nothing is written down");
 }
 
+#[test]
+fn built_in_letters_are_written_out_to_be_changed() {
+    let place = Place::new();
+    let write = |folder: &str, more: &[&str]| {
+        place.run(&[&["mail", "templates", folder], more].concat(), &[])
+    };
+    let names = [
+        "en.toml",
+        "de.toml",
+        "layout.html",
+        "layout.txt",
+        "page.html",
+    ];
+    let paths = names.map(|name| format!("texts/{name}"));
+    let lines = paths.iter().map(|path| format!("wrote {path}\n"));
+    let lines: String = lines.collect();
+    assert_eq!(write("texts", &[]).answer(), lines);
+    let there = fs::read_dir(place.path("texts")).expect("made").count();
+    assert_eq!(there, names.len());
+    assert_eq!(
+        write("texts", &[]).refusal(),
+        "texts is not empty; name a folder that is, so that nothing is overwritten"
+    );
+    fs::create_dir(place.path("empty")).expect("made");
+    let written = names.map(|name| format!("empty/{name}"));
+    assert_eq!(
+        write("empty", &["--json"]).json(),
+        json!({ "written": written })
+    );
+    place.write("file", "");
+    let refusal = write("file", &[]).refusal();
+    assert!(refusal.starts_with("file cannot be written: "), "{refusal}");
+
+    // What was written out is what was built in, until somebody breaks it.
+    let check = || {
+        let folder = [("DOORWARD__MAIL__TEMPLATES", "texts")];
+        place.run(&["config", "check"], &folder)
+    };
+    check().answer();
+    let broken = place
+        .read("texts/de.toml")
+        .replace("{{ product }}", "{{ produkt }}");
+    place.write("texts/de.toml", &broken);
+    let said = check().refusal();
+    assert!(said.starts_with("mail.templates: de.toml, line "), "{said}");
+}
+
 /// The first key has to be made while production would still refuse to start for want of one.
 #[test]
 fn a_key_can_be_made_before_there_is_one() {
@@ -386,8 +433,16 @@ fn migrations_are_listed_applied_and_taken_back() {
             &[("DOORWARD__TOKENS__KEY", KEY)],
         )
     };
-    let all = json!(["0001_users_and_sessions", "0002_refresh_tokens"]);
-    let newest_first = json!(["0002_refresh_tokens", "0001_users_and_sessions"]);
+    let all = json!([
+        "0001_users_and_sessions",
+        "0002_refresh_tokens",
+        "0003_mail"
+    ]);
+    let newest_first = json!([
+        "0003_mail",
+        "0002_refresh_tokens",
+        "0001_users_and_sessions"
+    ]);
     let pending = migrate(&["--check"]);
     assert_eq!(
         (
@@ -438,6 +493,11 @@ fn development_starts_in_an_empty_folder_and_starts_again() {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+    assert!(
+        said.contains(&format!("letters: http://{}/dev/mail\n", server.address)),
+        "{said}"
+    );
+    assert_eq!(ask(&server.address, "GET", "/dev/mail", "", "").0, 200);
     let keys = place.read("data/token-keys.json");
     let body = json!({"email": "ann@example.org", "password": PASSWORD}).to_string();
     assert_eq!(

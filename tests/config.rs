@@ -260,6 +260,16 @@ fn settings_about_browsers_and_clients_are_judged() {
             "http.login_page: `/sign-in` is not an address; write e.g. https://app.example.org/login, or leave it empty",
         ),
         (
+            "DOORWARD__HTTP__COMPAT_PREFIX",
+            "/balance_hub/",
+            "http.compat_prefix: `/balance_hub/` is not a path without a slash at the end; write e.g. /balance_hub, or leave it empty",
+        ),
+        (
+            "DOORWARD__HTTP__COMPAT_PREFIX",
+            "/v1",
+            "http.compat_prefix: `/v1` begins with a path of ours; write e.g. /balance_hub, or leave it empty",
+        ),
+        (
             "DOORWARD__SESSIONS__REFRESH_GRACE",
             "6m",
             "sessions.refresh_grace: 6m is longer than 5m; set it to 10s; all that time a stolen refresh token that was used is not noticed",
@@ -272,6 +282,27 @@ fn settings_about_browsers_and_clients_are_judged() {
     ] {
         assert_eq!(refused(&[(name, value)]), sentence);
     }
+    for prefix in [
+        "balance_hub",
+        "/",
+        "//a",
+        "/..",
+        "/a/./b",
+        "/:id",
+        "/a b",
+        "/a*",
+        "/dev",
+    ] {
+        let said = refused(&[("DOORWARD__HTTP__COMPAT_PREFIX", prefix)]);
+        assert!(said.starts_with("http.compat_prefix: "), "{prefix}: {said}");
+    }
+    let compat = [
+        ("DOORWARD__HTTP__COMPAT", "true"),
+        ("DOORWARD__HTTP__COMPAT_PREFIX", "/apps/balance_hub"),
+    ];
+    let check = ["config", "check"];
+    let allowed = Place::new().run(&check, &with(&PRODUCTION, &compat));
+    allowed.answer();
     let within = [
         ("DOORWARD__PUBLIC_URL", "https://auth.example.org"),
         ("DOORWARD__HTTP__COOKIE_DOMAIN", "example.org"),
@@ -797,11 +828,11 @@ fn an_unmigrated_database_stops_the_start() {
     let variables = with(&PRODUCTION, &[("DOORWARD__HTTP__LISTEN", "127.0.0.1:0")]);
     assert_eq!(
         place.run(&["serve"], &variables).refusal(),
-        "database.auto_migrate: is false and the database lacks 0001_users_and_sessions, 0002_refresh_tokens; run `doorward migrate`, or set it to true"
+        "database.auto_migrate: is false and the database lacks 0001_users_and_sessions, 0002_refresh_tokens, 0003_mail; run `doorward migrate`, or set it to true"
     );
     assert_eq!(
         place.run(&["migrate"], &variables).answer(),
-        "applied 0001_users_and_sessions\napplied 0002_refresh_tokens\n"
+        "applied 0001_users_and_sessions\napplied 0002_refresh_tokens\napplied 0003_mail\n"
     );
     drop(place.serve(&variables));
 

@@ -13,6 +13,7 @@ mod architecture;
 mod cli;
 mod config;
 mod harness;
+mod mail;
 mod neighbours;
 mod program;
 mod readme;

@@ -130,7 +130,7 @@ async fn the_api_is_nested_below_a_path() {
             .contains("\"url\": \"/auth/\"")
     );
     let link = ask("/auth/set-password", None).await;
-    assert!(link.text.contains("fetch(\"v1/auth/password/reset\""));
+    assert!(link.text.contains("data-post=\"v1/auth/password/reset\""));
     let body = json!({"email": "ann@example.org", "password": PASSWORD}).to_string();
     let login = Request::builder().method(poem::http::Method::POST);
     let login = login

@@ -1,11 +1,14 @@
-//! The API under attack and under its own documentation. None of it depends on the database, so it
-//! runs on SQLite alone.
+//! The API under attack and under its own documentation. Hardly any of it depends on the database, so it
+//! runs on SQLite alone; only `outbox_admin` runs on all.
 
 mod browsers;
+mod compat;
 mod embedding;
 mod http_hygiene;
+mod mail_pages;
 mod oauth;
 mod openapi;
+mod outbox_admin;
 mod parameters;
 mod raw;
 mod request_bodies;

@@ -7,9 +7,11 @@ use std::sync::{
 
 use doorward::{
     Auth,
+    accounts::AccountPolicy,
     clock::{Clock, ManualClock, Timestamp},
     http::ApiOptions,
     model::account::AttributeRules,
+    outbox::Post,
     passwords::PasswordPolicy,
     secret::SecretString,
     sessions::SessionPolicy,
@@ -46,6 +48,9 @@ pub struct Setup {
     pub sessions: SessionPolicy,
     pub passwords: PasswordPolicy,
     pub rules: AttributeRules,
+    pub accounts: AccountPolicy,
+    /// What carries letters; nothing, unless a test is about them.
+    pub post: Option<Post>,
     pub keys: Arc<dyn Fn() -> KeyRing + Send + Sync>,
     pub api: ApiOptions,
 }
@@ -58,6 +63,8 @@ impl Default for Setup {
             sessions: SessionPolicy::default(),
             passwords: PasswordPolicy::light(),
             rules: AttributeRules::default(),
+            accounts: AccountPolicy::default(),
+            post: None,
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
             api: ApiOptions::default(),
         }
@@ -189,13 +196,17 @@ async fn start_node(database: &Database, setup: &Setup, clock: Arc<ManualClock>)
 /// A node on any store.
 pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>) -> Node {
     let store = Arc::new(WatchedStore::new(store));
-    let auth = Auth::builder(Arc::clone(&store) as _, (setup.keys)())
+    let builder = Auth::builder(Arc::clone(&store) as _, (setup.keys)())
         .sessions(setup.sessions.clone())
         .passwords(setup.passwords.clone())
         .attribute_rules(setup.rules.clone())
-        .clock(clock)
-        .build()
-        .expect("valid policies");
+        .accounts(setup.accounts.clone())
+        .clock(clock);
+    let builder = match &setup.post {
+        Some(post) => builder.mail(post.clone()),
+        None => builder,
+    };
+    let auth = builder.build().expect("valid policies");
     let acceptor = TcpListener::bind("127.0.0.1:0")
         .into_acceptor()
         .await
@@ -221,6 +232,8 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
 
 /// A client that follows no redirects and keeps connections open.
 pub fn http_client() -> reqwest::Client {
+    // An error means that there is a provider already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .build()

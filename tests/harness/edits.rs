@@ -2,7 +2,7 @@
 
 use doorward::{
     clock::Timestamp,
-    ids::{SessionId, UserId},
+    ids::{LetterId, SessionId, UserId},
 };
 use mongodb::bson::{Binary, Bson, DateTime, Document, doc, spec::BinarySubtype};
 use uuid::Uuid;
@@ -84,6 +84,25 @@ impl Database {
             let id = self.id_literal(user.as_uuid());
             self.sql(&format!(
                 "UPDATE users SET email = 'banana' WHERE id = {id}"
+            ))
+            .await;
+        }
+    }
+
+    /// Gives the letter a kind that there is not.
+    pub async fn corrupt_letter_row(&self, letter: LetterId) {
+        if self.backend() == Backend::Mongodb {
+            let letters = self.mongo().await.collection::<Document>("mail_outbox");
+            let key = doc! {"_id": bson_id(letter.as_uuid())};
+            let changed = letters
+                .update_one(key, doc! {"$set": {"kind": "banana"}})
+                .await
+                .expect("changed");
+            assert_eq!(changed.modified_count, 1, "the letter is there");
+        } else {
+            let id = self.id_literal(letter.as_uuid());
+            self.sql(&format!(
+                "UPDATE mail_outbox SET kind = 'banana' WHERE id = {id}"
             ))
             .await;
         }

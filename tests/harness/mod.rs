@@ -4,9 +4,11 @@ pub mod app;
 pub mod backend;
 pub mod browser;
 pub mod edits;
+pub mod mailbox;
 mod mongodb;
 mod postgres;
 pub mod servers;
+pub mod smtp;
 pub mod sqlite;
 pub mod watched;
 

@@ -10,16 +10,19 @@ use std::{
 
 use async_trait::async_trait;
 use doorward::{
-    clock::Timestamp,
-    ids::{SessionId, UserId},
+    clock::{Span, Timestamp},
+    ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
-        session::{CloseReason, IdleRule, RefreshState, Session, SessionView},
-        token::{NewOneTimeSecret, SecretHash},
+        account::{NewRegistration, WaitingRegistration},
+        mail::{Letter, NewLetter, Settlement},
+        session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
+        token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     store::{
-        ChangeStanding, CloseSession, CreateUser, LoginName, OpenSession, OpenSessionRequest,
-        Redeem, RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
+        ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
+        LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter, Prepared, Redeem,
+        RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
     },
 };
 use tokio::sync::Semaphore;
@@ -94,6 +97,14 @@ impl WatchedStore {
     /// How many calls there were.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// How many calls of each method there were.
+    pub fn by_method(&self) -> BTreeMap<&'static str, usize> {
+        self.by_method
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How many calls of one method there were.
@@ -195,8 +206,9 @@ impl Store for WatchedStore {
         &self,
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
+        letter: Option<&NewLetter>,
     ) -> StoreResult<CreateUser> {
-        watch!(self.create_user(user, link))
+        watch!(self.create_user(user, link, letter))
     }
 
     async fn user(&self, id: UserId) -> StoreResult<Option<User>> {
@@ -219,11 +231,12 @@ impl Store for WatchedStore {
         &self,
         id: UserId,
         patch: &UserPatch,
+        notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
         now: Timestamp,
     ) -> StoreResult<UpdateUser> {
-        watch!(self.update_user(id, patch, limit, idle, now))
+        watch!(self.update_user(id, patch, notice, limit, idle, now))
     }
 
     async fn set_roles(
@@ -254,18 +267,130 @@ impl Store for WatchedStore {
         hash: &PasswordHash,
         credential_version: i64,
         keep: Option<SessionId>,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<SetPassword> {
-        watch!(self.set_password(id, hash, credential_version, keep, now))
+        watch!(self.set_password(id, hash, credential_version, keep, letter, now))
     }
 
     async fn redeem_set_password(
         &self,
-        secret: &SecretHash,
+        proof: &Proof,
         hash: &PasswordHash,
+        letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<Redeem> {
-        watch!(self.redeem_set_password(secret, hash, now))
+        watch!(self.redeem_set_password(proof, hash, letter, now))
+    }
+
+    async fn verify_email(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+        watch!(self.verify_email(proof, now))
+    }
+
+    async fn change_email(
+        &self,
+        proof: &Proof,
+        notice: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<ChangeEmail> {
+        watch!(self.change_email(proof, notice, now))
+    }
+
+    async fn disown(
+        &self,
+        link: &SecretHash,
+        reset: Option<&NewLetter>,
+        notice: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>> {
+        watch!(self.disown(link, reset, notice, now))
+    }
+
+    async fn add_registration(
+        &self,
+        registration: &NewRegistration,
+        letter: &NewLetter,
+    ) -> StoreResult<()> {
+        watch!(self.add_registration(registration, letter))
+    }
+
+    async fn waiting_registration(
+        &self,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> StoreResult<Option<WaitingRegistration>> {
+        watch!(self.waiting_registration(proof, now))
+    }
+
+    async fn confirm_registration(
+        &self,
+        proof: &Proof,
+        expected: Option<RegistrationId>,
+        user: UserId,
+        now: Timestamp,
+    ) -> StoreResult<ConfirmRegistration> {
+        watch!(self.confirm_registration(proof, expected, user, now))
+    }
+
+    async fn recent_devices(&self, user: UserId) -> StoreResult<Vec<Device>> {
+        watch!(self.recent_devices(user))
+    }
+
+    async fn add_letter(&self, letter: &NewLetter, quiet_since: Timestamp) -> StoreResult<bool> {
+        watch!(self.add_letter(letter, quiet_since))
+    }
+
+    async fn claim_letters(
+        &self,
+        most: u32,
+        lease: Span,
+        now: Timestamp,
+    ) -> StoreResult<Vec<Letter>> {
+        watch!(self.claim_letters(most, lease, now))
+    }
+
+    async fn prepare_letter(
+        &self,
+        letter: &PrepareLetter,
+        now: Timestamp,
+    ) -> StoreResult<Prepared> {
+        watch!(self.prepare_letter(letter, now))
+    }
+
+    async fn settle_letter(
+        &self,
+        id: LetterId,
+        fence: i64,
+        settlement: &Settlement,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
+        watch!(self.settle_letter(id, fence, settlement, now))
+    }
+
+    async fn list_letters(&self, filter: &LetterFilter) -> StoreResult<Vec<Letter>> {
+        watch!(self.list_letters(filter))
+    }
+
+    async fn letter(&self, id: LetterId) -> StoreResult<Option<Letter>> {
+        watch!(self.letter(id))
+    }
+
+    async fn retry_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
+        watch!(self.retry_letter(id, now))
+    }
+
+    async fn drop_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
+        watch!(self.drop_letter(id, now))
+    }
+
+    async fn close_reused_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        letter: Option<&NewLetter>,
+        now: Timestamp,
+    ) -> StoreResult<CloseSession> {
+        watch!(self.close_reused_session(user, session, letter, now))
     }
 
     async fn open_session(

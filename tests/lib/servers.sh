@@ -341,7 +341,8 @@ find_neighbours() {
     python3 -m pip --version >/dev/null 2>&1 || apt_install 'pip, for the clients in Python' python3-pip
     cached python install_python_modules python3 \
         "$SERVERS_ROOT/examples/clients/python/requirements.txt" \
-        "$SERVERS_ROOT/tests/neighbours/generated/requirements.txt"
+        "$SERVERS_ROOT/tests/neighbours/generated/requirements.txt" \
+        "$SERVERS_ROOT/tests/mail/requirements.txt"
     DOORWARD_TEST_PYTHON="$CACHED/python"
     cached npm install_npm_modules node \
         "$SERVERS_ROOT/examples/clients/typescript/package.json" \

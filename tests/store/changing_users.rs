@@ -47,7 +47,7 @@ for_each_store! {
 
 async fn change(store: &dyn Store, id: UserId, patch: UserPatch) -> UpdateUser {
     store
-        .update_user(id, &patch, SINGLE, IDLE, at(1))
+        .update_user(id, &patch, None, SINGLE, IDLE, at(1))
         .await
         .expect("an answer")
 }
@@ -150,7 +150,7 @@ async fn the_time_of_change_never_goes_back(database: Database) {
     let id = add_user(&*store, "ann@example.org").await;
     let earlier = NOW.minus(Span::days(1));
     let outcome = store
-        .update_user(id, &to_name("ann"), SINGLE, IDLE, earlier)
+        .update_user(id, &to_name("ann"), None, SINGLE, IDLE, earlier)
         .await
         .expect("an answer");
     assert!(matches!(outcome, UpdateUser::Updated(user) if user.updated_at == NOW));
@@ -303,7 +303,7 @@ async fn a_lower_limit_closes_the_oldest_surplus_in_the_same_step(database: Data
         sessions.push(open_one(&*store, ann, at(n)).await);
     }
     let outcome = store
-        .update_user(ann, &to_limit(own_max(2)), limit(100), IDLE, at(9))
+        .update_user(ann, &to_limit(own_max(2)), None, limit(100), IDLE, at(9))
         .await;
     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
     for (n, session) in sessions.iter().enumerate() {
@@ -329,7 +329,7 @@ async fn a_lower_limit_counts_only_live_sessions(database: Database) {
     let ann = add_user(&*store, "ann@example.org").await;
     let lower = async |now| {
         let outcome = store
-            .update_user(ann, &to_limit(own_max(1)), limit(100), IDLE, now)
+            .update_user(ann, &to_limit(own_max(1)), None, limit(100), IDLE, now)
             .await;
         assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
     };
@@ -374,7 +374,9 @@ async fn a_limit_taken_back_is_measured_with_the_policy(database: Database) {
         login.open(&*store, at(n)).await;
     }
     let none = to_limit(SessionLimitOverride::default());
-    let outcome = store.update_user(ann, &none, limit(2), IDLE, at(9)).await;
+    let outcome = store
+        .update_user(ann, &none, None, limit(2), IDLE, at(9))
+        .await;
     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
     assert_eq!(open_ids(&*store, ann).await.len(), 2);
 }
@@ -472,7 +474,10 @@ async fn a_change_and_a_registration_race_for_a_name(database: Database) {
         let new = named_user(&format!("new{round}@example.org"), &username);
         let patch = to_name(&username);
         let update = tokio::spawn(async move { change(&*node, old, patch).await });
-        let made = other_node.create_user(&new, None).await.expect("an answer");
+        let made = other_node
+            .create_user(&new, None, None)
+            .await
+            .expect("an answer");
         let changed = update.await.expect("no panic");
         let winner = match (made, changed) {
             (CreateUser::Created, UpdateUser::UsernameTaken) => new.user.id,
@@ -496,7 +501,9 @@ async fn a_limit_lowered_during_logins_holds(database: Database) {
             async move {
                 if n == 8 {
                     let patch = to_limit(own_max(1));
-                    let outcome = store.update_user(ann, &patch, limit(100), IDLE, NOW).await;
+                    let outcome = store
+                        .update_user(ann, &patch, None, limit(100), IDLE, NOW)
+                        .await;
                     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
                 } else {
                     let outcome = login.try_open(&*store, NOW).await;

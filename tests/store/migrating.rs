@@ -4,7 +4,15 @@ use std::{fs, path::Path};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::sample::{add_user, user};
+use doorward::{
+    model::{mail::LetterKind, token::Proof},
+    store::Redeem,
+};
+
+use super::{
+    mailing::{all_letters, by_link, mail_new_address, mail_to, register, registration},
+    sample::{NOW, add_invited, add_user, hash, user},
+};
 use crate::{
     for_each_store,
     harness::{
@@ -19,6 +27,7 @@ for_each_store! {
     racing_processes_apply_each_change_once,
     changes_are_taken_back_newest_first,
     applying_again_keeps_the_data,
+    mail_can_be_taken_back_and_had_again,
 }
 
 async fn a_migrated_database_has_nothing_pending(database: Database) {
@@ -117,6 +126,43 @@ async fn applying_again_keeps_the_data(database: Database) {
     assert_eq!(user(&*opened.store, ann).await.id, ann);
 }
 
+/// What older versions know stays as it is.
+async fn mail_can_be_taken_back_and_had_again(database: Database) {
+    let opened = database.open_whole().await;
+    let store = &*opened.store;
+    let ann = add_user(store, "ann@example.org").await;
+    let (bob, link_of_bob) = add_invited(store, "bob@example.org").await;
+    let reset = mail_to(store, LetterKind::ResetPassword, "ann@example.org", NOW).await;
+    mail_new_address(store, ann, "new@example.org", NOW).await;
+    register(store, &registration("cyd@example.org", NOW)).await;
+    let empty = Database::empty(database.backend()).await;
+    let migrations = empty.open_whole().await.migrations;
+    let all = migrations.pending().await.expect("an answer");
+    let since_mail = all.iter().skip_while(|name| !name.starts_with("0003_"));
+    let reverted = opened.migrations.revert(since_mail.count()).await;
+    assert_eq!(
+        reverted.expect("reverted").last(),
+        Some(&"0003_mail".into())
+    );
+    opened.migrations.apply().await.expect("applied");
+
+    let reopened = database.open().await;
+    let store = &*reopened;
+    assert_eq!(user(store, ann).await.email.as_str(), "ann@example.org");
+    assert_eq!(all_letters(store).await, []);
+    let redeem = async |proof| {
+        let outcome = store
+            .redeem_set_password(&proof, &hash("x"), None, NOW)
+            .await;
+        outcome.expect("an answer")
+    };
+    assert_eq!(redeem(by_link(reset)).await, Redeem::Refused);
+    let outcome = redeem(Proof::Link(link_of_bob)).await;
+    assert_eq!(outcome, Redeem::Redeemed(bob));
+    let again = mail_to(store, LetterKind::ResetPassword, "ann@example.org", NOW).await;
+    assert_eq!(redeem(by_link(again)).await, Redeem::Redeemed(ann));
+}
+
 /// Same numbers and names, so that one version of Doorward says one thing of its schema.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_database_has_the_same_changes() {
@@ -158,14 +204,19 @@ fn changes_stay_as_they_are() {
         [
             "10d5b9388284dcde migrations/mongodb/0001_users_and_sessions.json",
             "9ea1d7f434963da4 migrations/mongodb/0002_refresh_tokens.json",
+            "514b9d142a92a6af migrations/mongodb/0003_mail.json",
             "5bc139e7bd328c34 migrations/postgres/0001_users_and_sessions/down.sql",
             "a6001a21e311ab8f migrations/postgres/0001_users_and_sessions/up.sql",
             "0cc82f6e93e289aa migrations/postgres/0002_refresh_tokens/down.sql",
             "aa5b272ba0cee519 migrations/postgres/0002_refresh_tokens/up.sql",
+            "81df66b010029284 migrations/postgres/0003_mail/down.sql",
+            "733889829efb0bae migrations/postgres/0003_mail/up.sql",
             "5bc139e7bd328c34 migrations/sqlite/0001_users_and_sessions/down.sql",
             "a96355fc4ce6bacd migrations/sqlite/0001_users_and_sessions/up.sql",
             "681635c0f17f20ff migrations/sqlite/0002_refresh_tokens/down.sql",
             "6517792c917753d8 migrations/sqlite/0002_refresh_tokens/up.sql",
+            "efcace522f4467d7 migrations/sqlite/0003_mail/down.sql",
+            "3cdd29f744852d49 migrations/sqlite/0003_mail/up.sql",
         ]
     );
 }

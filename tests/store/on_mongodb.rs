@@ -71,7 +71,9 @@ async fn what_looks_like_an_expression_stays_a_text() {
         email: Some(address("$roles@example.org")),
         ..UserPatch::default()
     };
-    let outcome = store.update_user(ann, &patch, SINGLE, IDLE, NOW).await;
+    let outcome = store
+        .update_user(ann, &patch, None, SINGLE, IDLE, NOW)
+        .await;
     let UpdateUser::Updated(updated) = outcome.expect("an answer") else {
         panic!("not updated")
     };

@@ -351,7 +351,7 @@ async fn an_older_password_opens_nothing(database: Database) {
     let mut stale = Login::of(&*store, ann).await;
     stale.rehash = Some(hash("rehash of the old one"));
     store
-        .set_password(ann, &hash("second"), stale.version, None, NOW)
+        .set_password(ann, &hash("second"), stale.version, None, None, NOW)
         .await
         .expect("an answer");
     let session = open_one(&*store, ann, NOW).await;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use doorward::{
     clock::{Span, Timestamp},
     ids::{SessionId, UserId},
-    model::session::{CloseReason, SessionState},
+    model::{
+        session::{CloseReason, SessionState},
+        token::Proof,
+    },
     store::{OpenSession, Redeem, SetPassword, Store},
 };
 
@@ -46,7 +49,7 @@ async fn version(store: &dyn Store, user: UserId) -> i64 {
 async fn set(store: &dyn Store, user: UserId, keep: Option<SessionId>) -> SetPassword {
     let version = version(store, user).await;
     let outcome = store
-        .set_password(user, &hash("second"), version, keep, at(1))
+        .set_password(user, &hash("second"), version, keep, None, at(1))
         .await;
     outcome.expect("an answer")
 }
@@ -56,7 +59,9 @@ async fn redeem(
     link: &doorward::model::token::SecretHash,
     now: doorward::clock::Timestamp,
 ) -> Redeem {
-    let outcome = store.redeem_set_password(link, &hash("linked"), now).await;
+    let outcome = store
+        .redeem_set_password(&Proof::Link(*link), &hash("linked"), None, now)
+        .await;
     outcome.expect("an answer")
 }
 
@@ -148,7 +153,7 @@ async fn the_kept_session_counts_as_authenticated_now(database: Database) {
     let version = version(&*store, ann).await;
     let earlier = NOW.minus(Span::days(1));
     let outcome = store
-        .set_password(ann, &hash("third"), version, Some(session), earlier)
+        .set_password(ann, &hash("third"), version, Some(session), None, earlier)
         .await;
     assert_eq!(outcome.expect("an answer"), changed(0, Some(at(1))));
     assert_eq!(
@@ -177,7 +182,7 @@ async fn a_password_judged_by_an_older_version_writes_nothing(database: Database
     let session = open_one(&*store, ann, NOW).await;
     for stale in [old, old - 1, old + 2] {
         let outcome = store
-            .set_password(ann, &hash("stale"), stale, None, at(2))
+            .set_password(ann, &hash("stale"), stale, None, None, at(2))
             .await;
         assert_eq!(outcome.expect("an answer"), SetPassword::CredentialsChanged);
         assert_eq!(stored_hash(&*store, ann).await, is("second"));
@@ -200,7 +205,7 @@ async fn a_deactivated_user_gets_no_new_password(database: Database) {
 async fn an_unknown_user_gets_no_password(database: Database) {
     let store = database.open().await;
     let outcome = store
-        .set_password(fresh_user_id(), &hash("x"), 1, None, NOW)
+        .set_password(fresh_user_id(), &hash("x"), 1, None, None, NOW)
         .await;
     assert_eq!(outcome.expect("an answer"), SetPassword::Gone);
 }
@@ -229,7 +234,7 @@ async fn one_of_sixteen_concurrent_changes_wins(database: Database) {
             let new = hash(&format!("{round}.{n}"));
             async move {
                 store
-                    .set_password(ann, &new, version, None, NOW)
+                    .set_password(ann, &new, version, None, None, NOW)
                     .await
                     .expect("an answer")
             }
@@ -261,7 +266,7 @@ async fn a_login_racing_with_a_new_password_leaves_no_old_session(database: Data
             async move {
                 if n == 4 {
                     let outcome = store
-                        .set_password(ann, &new, login.version, None, NOW)
+                        .set_password(ann, &new, login.version, None, None, NOW)
                         .await;
                     assert!(
                         matches!(outcome, Ok(SetPassword::Changed { .. })),
@@ -294,7 +299,7 @@ async fn a_link_sets_the_password_and_is_spent(database: Database) {
     assert_eq!(redeem(&*store, &link, NOW).await, Redeem::Redeemed(ann));
     assert_eq!(stored_hash(&*other_node, ann).await, is("linked"));
     let again = other_node
-        .redeem_set_password(&link, &hash("again"), NOW)
+        .redeem_set_password(&Proof::Link(link), &hash("again"), None, NOW)
         .await;
     assert_eq!(again.expect("an answer"), Redeem::Refused);
     assert_eq!(stored_hash(&*store, ann).await, is("linked"));
@@ -352,7 +357,7 @@ async fn one_of_sixteen_concurrent_redemptions_wins(database: Database) {
             let new = hash(&n.to_string());
             async move {
                 store
-                    .redeem_set_password(&link, &new, NOW)
+                    .redeem_set_password(&Proof::Link(link), &new, None, NOW)
                     .await
                     .expect("an answer")
             }
@@ -377,7 +382,7 @@ async fn a_link_and_a_change_of_password_exclude_each_other(database: Database) 
         let (node, other_node) = (Arc::clone(&nodes[0]), Arc::clone(&nodes[1]));
         let link_used = tokio::spawn(async move { redeem(&*node, &link, NOW).await });
         let changed = other_node
-            .set_password(ann, &hash("second"), before, None, NOW)
+            .set_password(ann, &hash("second"), before, None, None, NOW)
             .await;
         let redeemed = link_used.await.expect("no panic");
         let winner = match (redeemed, changed.expect("an answer")) {

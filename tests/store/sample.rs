@@ -138,7 +138,7 @@ pub fn new_admin(email: &str) -> NewUser {
 
 /// Stores a user that nothing is in the way of.
 pub async fn add(store: &dyn Store, new: &NewUser) -> UserId {
-    let outcome = store.create_user(new, None).await.expect("an answer");
+    let outcome = store.create_user(new, None, None).await.expect("an answer");
     assert_eq!(outcome, CreateUser::Created);
     new.user.id
 }
@@ -153,7 +153,7 @@ pub async fn add_invited(store: &dyn Store, email: &str) -> (UserId, SecretHash)
     let mut new = new_user(email);
     new.password_hash = None;
     let link = new_link(new.user.id);
-    let outcome = store.create_user(&new, Some(&link)).await;
+    let outcome = store.create_user(&new, Some(&link), None).await;
     assert_eq!(outcome.expect("an answer"), CreateUser::Created);
     (new.user.id, link.hash)
 }
@@ -239,6 +239,7 @@ impl Login {
             limit: self.limit,
             idle: IDLE,
             rehash: self.rehash.clone(),
+            letter: None,
         }
     }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use doorward::{
     clock::{Clock, Span, SystemClock},
-    model::user::{OnLimit, SessionLimitOverride, UserStatus},
+    model::{
+        token::Proof,
+        user::{OnLimit, SessionLimitOverride, UserStatus},
+    },
     store::{CreateUser, Redeem},
 };
 use futures_util::FutureExt;
@@ -157,7 +160,10 @@ async fn an_address_in_another_case_is_taken(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
     let late = new_user("ANN@Example.Org");
-    let outcome = store.create_user(&late, None).await.expect("an answer");
+    let outcome = store
+        .create_user(&late, None, None)
+        .await
+        .expect("an answer");
     assert_eq!(outcome, CreateUser::EmailTaken);
     assert_eq!(
         login_finds(&*store, &by_email("ann@example.org")).await,
@@ -169,7 +175,10 @@ async fn a_name_in_another_case_is_taken(database: Database) {
     let store = database.open().await;
     let ann = add(&*store, &named_user("ann@example.org", "ann")).await;
     let late = named_user("other@example.org", "ANN");
-    let outcome = store.create_user(&late, None).await.expect("an answer");
+    let outcome = store
+        .create_user(&late, None, None)
+        .await
+        .expect("an answer");
     assert_eq!(outcome, CreateUser::UsernameTaken);
     assert_eq!(login_finds(&*store, &by_username("ann")).await, Some(ann));
 }
@@ -201,13 +210,13 @@ async fn a_refused_user_leaves_nothing_behind(database: Database) {
     ] {
         let link = new_link(refused.user.id);
         let outcome = store
-            .create_user(&refused, Some(&link))
+            .create_user(&refused, Some(&link), None)
             .await
             .expect("an answer");
         assert_ne!(outcome, CreateUser::Created);
         assert_eq!(store.user(refused.user.id).await.expect("an answer"), None);
         let redeemed = store
-            .redeem_set_password(&link.hash, &hash("new"), NOW)
+            .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, NOW)
             .await;
         assert_eq!(redeemed.expect("an answer"), Redeem::Refused);
     }
@@ -220,12 +229,12 @@ async fn a_link_is_stored_with_its_user(database: Database) {
     new.password_hash = None;
     let link = new_link(new.user.id);
     let outcome = store
-        .create_user(&new, Some(&link))
+        .create_user(&new, Some(&link), None)
         .await
         .expect("an answer");
     assert_eq!(outcome, CreateUser::Created);
     let redeemed = store
-        .redeem_set_password(&link.hash, &hash("new"), NOW)
+        .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, NOW)
         .await;
     assert_eq!(redeemed.expect("an answer"), Redeem::Redeemed(new.user.id));
 }
@@ -240,7 +249,10 @@ async fn one_of_sixty_four_users_gets_an_address(database: Database) {
         async move {
             (
                 new.user.id,
-                store.create_user(&new, None).await.expect("an answer"),
+                store
+                    .create_user(&new, None, None)
+                    .await
+                    .expect("an answer"),
             )
         }
     });
@@ -268,7 +280,10 @@ async fn one_of_sixty_four_users_gets_a_name(database: Database) {
         async move {
             (
                 new.user.id,
-                store.create_user(&new, None).await.expect("an answer"),
+                store
+                    .create_user(&new, None, None)
+                    .await
+                    .expect("an answer"),
             )
         }
     });
@@ -304,7 +319,7 @@ async fn a_write_whose_caller_goes_away_is_finished(database: Database) {
         new.password_hash = None;
         let link = new_link(new.user.id);
         // Asked once and then dropped, as when a client hangs up.
-        let answered = store.create_user(&new, Some(&link)).now_or_never();
+        let answered = store.create_user(&new, Some(&link), None).now_or_never();
         assert!(answered.is_none(), "no database answers at once");
         users.push((new, link));
     }
@@ -319,7 +334,7 @@ async fn a_write_whose_caller_goes_away_is_finished(database: Database) {
             Some(new.user.id)
         );
         let redeemed = store
-            .redeem_set_password(&link.hash, &hash("new"), NOW)
+            .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, NOW)
             .await;
         assert_eq!(redeemed.expect("an answer"), Redeem::Redeemed(new.user.id));
     }

@@ -2,14 +2,18 @@
 
 mod accounts;
 mod administration;
+mod concealment;
 mod cookies;
 mod crashes;
 mod forward_auth;
 mod hand_edits;
 mod held_moments;
 mod indistinguishable;
+mod letters;
 mod logs;
+mod one_time;
 mod outages;
+mod outbox;
 mod refreshing;
 mod revocation;
 mod sessions;

@@ -12,6 +12,7 @@ use doorward::{
     clock::{ManualClock, Span, Timestamp},
     entropy::SystemEntropy,
     http::ApiOptions,
+    mail::memory::MemoryMailer,
     model::client::{Clients, fresh_client},
     store::{open::open, settings::Backend},
 };
@@ -24,7 +25,9 @@ use crate::{
         app::{App, Client, PASSWORD, Reply, Setup, serve},
         backend::Database,
         browser::Browser,
+        mailbox::posting,
         servers::PrivateServer,
+        smtp::link_token,
         sqlite::WriteLock,
         until,
     },
@@ -153,6 +156,25 @@ async fn nothing_says_that_somebody_is_logged_out(ann: &Client, browser: &Browse
     }
 }
 
+/// And a link is not lost by pressing its button; nor does asking for a letter pretend that one will come.
+async fn nothing_says_that_a_link_is_spent(anonymous: &Client, link: &str) {
+    let (token, email) = (json!({"token": link}), json!({"email": "ann@example.org"}));
+    let with_password = json!({"token": link, "password": PASSWORD});
+    for (path, body) in [
+        ("/v1/auth/email/verify", &token),
+        ("/v1/auth/email/confirm", &token),
+        ("/v1/auth/not-me", &token),
+        ("/v1/auth/password/reset", &with_password),
+        ("/v1/auth/register/confirm", &with_password),
+        ("/v1/auth/password/forgot", &email),
+        ("/v1/auth/email/resend", &email),
+    ] {
+        let reply = anonymous.post(path, body.clone()).await;
+        assert_problem!(&reply, 503, "database_unavailable");
+        assert_eq!(reply.header("retry-after"), Some("1"), "{path}");
+    }
+}
+
 async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: Away) {
     let mut server = PrivateServer::start(backend).await;
     let mut settings = server.settings();
@@ -184,6 +206,8 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         ..Setup::default()
     };
     setup.sessions.max_per_user = 3;
+    let mailer = MemoryMailer::new();
+    let setup = posting(setup, Arc::new(mailer.clone()));
     let node = serve(store, &setup, Arc::clone(&clock)).await;
     let anonymous = Client::anonymous(&node.url);
     let account = json!({"email": "ann@example.org", "password": PASSWORD});
@@ -192,6 +216,9 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         .await
         .expect(201);
     let ann = anonymous.log_in("ann@example.org", PASSWORD).await;
+    until("the letter is sent", async || !mailer.letters().is_empty()).await;
+    let letters = mailer.letters();
+    let link = link_token(&letters[0].text).expect("a link");
 
     let browser = Browser::at(&node).log_in("ann@example.org").await;
 
@@ -215,6 +242,7 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         "{login:?}"
     );
     nothing_says_that_somebody_is_logged_out(&ann, &browser, secret.expose()).await;
+    nothing_says_that_a_link_is_spent(&anonymous, link).await;
     anonymous.get("/health/live").await.expect(200);
     assert_eq!(anonymous.get("/health/ready").await.status, 503);
 
@@ -229,6 +257,9 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
         .expect("service within five seconds");
     ann.refreshed().await.me().await.expect(200);
     browser.me().await.expect(200);
+    let body = json!({"token": link});
+    let verified = anonymous.post("/v1/auth/email/verify", body).await;
+    verified.expect(204);
     anonymous
         .log_in("ann@example.org", PASSWORD)
         .await
