@@ -23,6 +23,7 @@ use doorward::store::settings::Backend;
 
 use self::{
     database::Database,
+    logins::Question,
     pgbench::PgBench,
     report::{Cell, Report},
     service::Service,
@@ -33,7 +34,8 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What it gave, or what went wrong.
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
-/// Measures `GET /v1/auth/me` on each backend beside `pgbench`, and the timings of failed logins.
+/// Measures `GET /v1/auth/me` on each backend beside `pgbench`, and the timings of failed logins
+/// and of requests for letters.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "./benches/run", no_binary_name = true)]
 pub(crate) struct Options {
@@ -53,7 +55,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', value_parser = backend,
           default_values_t = [Backend::Sqlite, Backend::Postgres, Backend::Mongodb])]
     backends: Vec<Backend>,
-    /// Failed logins of each kind with light scrypt, on each backend; 0 for none
+    /// Failed logins, and requests for letters, of each kind with light scrypt, on each backend; 0 for none
     #[arg(long, default_value_t = 2_000)]
     logins: usize,
     /// Failed logins of each kind with the default scrypt, on the last backend; 0 for none
@@ -151,16 +153,16 @@ async fn measure_all(
         service.stop().await;
     }
     for database in &*databases {
-        let light = doorward::passwords::PasswordPolicy::light();
-        report
-            .logins
-            .extend(logins::compare(database, light, options.logins).await?);
+        for question in Question::ALL {
+            let light = doorward::passwords::PasswordPolicy::light();
+            let compared = logins::compare(database, question, light, options.logins);
+            report.logins.extend(compared.await?);
+        }
     }
     if let Some(database) = databases.last() {
         let full = doorward::passwords::PasswordPolicy::default();
-        report
-            .logins
-            .extend(logins::compare(database, full, options.full_logins).await?);
+        let compared = logins::compare(database, Question::Login, full, options.full_logins);
+        report.logins.extend(compared.await?);
     }
     Ok(())
 }

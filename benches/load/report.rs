@@ -107,15 +107,16 @@ impl Report {
         if self.logins.is_empty() {
             return;
         }
-        println!("\nPOST /v1/auth/login, refused: a known address against an unknown one, in µs");
+        println!("\nPOST: a known address against an unknown one, in µs");
         println!(
-            "| backend | scrypt | samples each | known: median, mean | unknown: median, mean | difference of means ± standard error |"
+            "| backend | path | scrypt | samples each | known: median, mean | unknown: median, mean | difference of means ± standard error |"
         );
-        println!("|---|---|--:|--:|--:|--:|");
+        println!("|---|---|---|--:|--:|--:|--:|");
         for c in &self.logins {
             println!(
-                "| {} | {} | {} | {:.1}, {:.1} | {:.1}, {:.1} | {:+.1} ± {:.1} |",
+                "| {} | {} | {} | {} | {:.1}, {:.1} | {:.1}, {:.1} | {:+.1} ± {:.1} |",
                 c.backend,
+                c.question.path(),
                 c.scrypt,
                 c.samples,
                 c.known.median_micros,

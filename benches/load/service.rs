@@ -3,17 +3,23 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use doorward::{
-    Auth,
+    Auth, AuthBuilder,
+    accounts::AccountPolicy,
     clock::{Clock, Span, SystemClock, Timestamp},
     email::EmailAddress,
     entropy::{SystemEntropy, random_bytes},
     http::ApiOptions,
     ids::{SessionId, UserId},
+    mail::{
+        memory::MemoryMailer,
+        settings::{MailSettings, Transport},
+    },
     model::{
         session::{AuthMethod, Device, IdleRule, NewSession},
         token::SecretHash,
         user::{Attributes, NewUser, Roles, SessionLimitOverride, User, UserStatus},
     },
+    outbox::Post,
     passwords::PasswordPolicy,
     secret::SecretString,
     sessions::SessionPolicy,
@@ -50,8 +56,38 @@ impl Running {
         keys: KeyRing,
         passwords: PasswordPolicy,
     ) -> Outcome<Self> {
-        let auth = Auth::builder(store, keys).passwords(passwords).build();
-        let auth = auth.map_err(|e| e.to_string())?;
+        Self::serve(Auth::builder(store, keys).passwords(passwords)).await
+    }
+
+    /// As [`Self::start`], with letters that are taken over at once, and registering that conceals which
+    /// addresses have accounts.
+    pub(crate) async fn start_with_mail(
+        store: Arc<dyn Store>,
+        keys: KeyRing,
+        passwords: PasswordPolicy,
+    ) -> Outcome<Self> {
+        let settings = MailSettings {
+            transport: Transport::Memory,
+            ..MailSettings::default()
+        };
+        let post = Post {
+            mailer: Arc::new(MemoryMailer::new()),
+            sender: settings.sender().map_err(|e| e.to_string())?,
+            policy: settings.policy(),
+            public_url: "https://auth.example.org".to_owned(),
+            login_page: String::new(),
+        };
+        let accounts = AccountPolicy {
+            require_verified_email: true,
+            conceal_existence: true,
+            ..AccountPolicy::default()
+        };
+        let builder = Auth::builder(store, keys).passwords(passwords);
+        Self::serve(builder.accounts(accounts).mail(post)).await
+    }
+
+    async fn serve(builder: AuthBuilder) -> Outcome<Self> {
+        let auth = builder.build().map_err(|e| e.to_string())?;
         let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await?;
         let address = acceptor.local_addr();
         let address = address.first().and_then(|a| a.as_socket_addr());
@@ -200,7 +236,7 @@ async fn make_user(store: &dyn Store, n: u32, now: Timestamp) -> Outcome<()> {
         user,
         password_hash: None,
     };
-    match store.create_user(&user, None).await? {
+    match store.create_user(&user, None, None).await? {
         CreateUser::Created => Ok(()),
         other => Err(format!("user {n} was not made: {other:?}").into()),
     }
@@ -229,6 +265,7 @@ async fn make_session(store: &dyn Store, n: u32, version: i64, now: Timestamp) -
             flush: policy.last_seen_flush,
         },
         rehash: None,
+        letter: None,
     };
     match store.open_session(&request, now).await? {
         OpenSession::Opened { .. } => Ok(()),
