@@ -147,14 +147,8 @@ impl Tokens {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::{
-        clock::{ManualClock, Span},
-        entropy::SystemEntropy,
-        tokens::{KeyAlgorithm, KeyRing, keys::KeyFile},
-    };
+    use crate::entropy::SystemEntropy;
 
     fn letter() -> LetterId {
         LetterId::fresh(Timestamp::from_millis(1_800_000_000_000), &SystemEntropy)
@@ -180,31 +174,6 @@ mod tests {
             first_digits.iter().all(|n| (820..1180).contains(n)),
             "{first_digits:?}"
         );
-    }
-
-    /// A letter may wait for days, and its key be retired meanwhile.
-    #[test]
-    fn a_letter_outlives_the_key_of_its_time() {
-        let now = Timestamp::from_millis(1_800_000_000_000);
-        let mut file = KeyFile::default();
-        for at in [now, now.plus(Span::days(1))] {
-            file.add(KeyAlgorithm::Hs256, now, at, &SystemEntropy)
-                .expect("added");
-        }
-        let old = file.keys[0].kid.clone();
-        let secrets = |file: &KeyFile| {
-            let ring = KeyRing::from_file(file).expect("a ring");
-            let clock = Arc::new(ManualClock::at(now));
-            let tokens = Tokens::new(ring, "i", "a", clock, Arc::new(SystemEntropy));
-            let letter = LetterId::from(uuid::Uuid::from_u128(7));
-            let secrets = tokens.mailed_secrets(letter, now, None).expect("made");
-            secrets.link.hash()
-        };
-        let before = secrets(&file);
-        assert!(file.retire(&old));
-        let after = secrets(&file);
-        assert_ne!(before, after);
-        assert_eq!(after, secrets(&file), "the same at every attempt");
     }
 
     #[test]

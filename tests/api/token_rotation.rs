@@ -1,12 +1,16 @@
 //! Changing the keys of access tokens without logging anybody out, and showing the public ones.
 
+use std::sync::Arc;
+
 use doorward::{
-    clock::{Span, Timestamp},
+    clock::{ManualClock, Span, Timestamp},
     entropy::SystemEntropy,
-    tokens::{KeyAlgorithm, keys::KeyFile},
+    ids::LetterId,
+    tokens::{KeyAlgorithm, KeyRing, Tokens, keys::KeyFile},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::Jwk};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
     assert_refused, start_with,
@@ -155,4 +159,30 @@ async fn a_symmetric_ring_shows_an_empty_key_set() {
     let app = start_with(with_keys(&one_key(KeyAlgorithm::Hs256))).await;
     let set = app.anonymous().get("/.well-known/jwks.json").await;
     assert_eq!(set.expect(200), serde_json::json!({"keys": []}));
+}
+
+/// A letter may wait for days, and its key be retired meanwhile: it is sent all the same, with what every node
+/// makes of it.
+#[test]
+fn a_letter_outlives_the_key_of_its_time() {
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    let mut file = KeyFile::default();
+    for at in [now, now.plus(Span::days(1))] {
+        file.add(KeyAlgorithm::Hs256, now, at, &SystemEntropy)
+            .expect("added");
+    }
+    let old = file.keys[0].kid.clone();
+    let secrets = |file: &KeyFile| {
+        let ring = KeyRing::from_file(file).expect("a ring");
+        let clock = Arc::new(ManualClock::at(now));
+        let tokens = Tokens::new(ring, "i", "a", clock, Arc::new(SystemEntropy));
+        let letter = LetterId::from(Uuid::from_u128(7));
+        let secrets = tokens.mailed_secrets(letter, now, None).expect("made");
+        secrets.link.hash()
+    };
+    let before = secrets(&file);
+    assert!(file.retire(&old));
+    let after = secrets(&file);
+    assert_ne!(before, after);
+    assert_eq!(after, secrets(&file), "the same at every attempt");
 }
