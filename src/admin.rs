@@ -22,11 +22,11 @@ use crate::{
         },
     },
     outbox::{Cause, Outbox},
+    paging::Page,
     store::{ChangeStanding, CloseSession, CreateUser, LoginName, Store, UpdateUser, UserFilter},
 };
 
-/// Most users on one page.
-pub const LONGEST_PAGE: u32 = 200;
+pub use crate::paging::LONGEST_PAGE;
 
 /// A user as an administrator makes one.
 #[derive(Debug, Clone)]
@@ -154,14 +154,7 @@ impl Admin {
     /// [`AuthError::Invalid`] for a limit outside 1 to 200, a text longer than 254 characters or a role
     /// that is no name.
     pub async fn list(&self, mut filter: UserFilter) -> AuthResult<(Vec<User>, Option<UserId>)> {
-        if !(1..=LONGEST_PAGE).contains(&filter.limit) {
-            return Err(FieldError::new(
-                "limit",
-                "out_of_range",
-                format!("must be 1 to {LONGEST_PAGE}"),
-            )
-            .into());
-        }
+        let page = Page::with_one_more(&mut filter.limit)?;
         if let Some(role) = &filter.role
             && Roles::parse([role.clone()]).is_err()
         {
@@ -180,12 +173,8 @@ impl Admin {
             )
             .into());
         }
-        let page = filter.limit as usize;
-        filter.limit += 1;
-        let mut users = self.store.list_users(&filter).await?;
-        let next = (users.len() > page).then(|| users[page - 1].id);
-        users.truncate(page);
-        Ok((users, next))
+        let users = self.store.list_users(&filter).await?;
+        Ok(page.cut(users, |user| user.id))
     }
 
     /// Changes a user; a lower session limit ends the oldest surplus sessions in the same step.

@@ -24,6 +24,7 @@ use crate::{
         mail::{Letter, LetterKind, NewLetter},
         session::Device,
     },
+    paging::Page,
     setting::BadSetting,
     store::{ChangeLetter, LetterFilter, Store},
     tokens::Tokens,
@@ -33,8 +34,6 @@ use crate::{
 const QUIET: Span = Span::secs(60);
 /// How much longer a lease is than the sending may take: time to note how it went.
 const TO_SETTLE: Span = Span::secs(30);
-/// Most letters on one page.
-const LONGEST_PAGE: u32 = 200;
 
 /// What it takes to send letters.
 #[derive(Clone)]
@@ -213,16 +212,9 @@ impl Outbox {
         &self,
         mut filter: LetterFilter,
     ) -> AuthResult<(Vec<Letter>, Option<LetterId>)> {
-        if !(1..=LONGEST_PAGE).contains(&filter.limit) {
-            let detail = format!("must be 1 to {LONGEST_PAGE}");
-            return Err(crate::error::FieldError::new("limit", "out_of_range", detail).into());
-        }
-        let page = filter.limit as usize;
-        filter.limit += 1;
-        let mut letters = self.0.store.list_letters(&filter).await?;
-        let next = (letters.len() > page).then(|| letters[page - 1].new.id);
-        letters.truncate(page);
-        Ok((letters, next))
+        let page = Page::with_one_more(&mut filter.limit)?;
+        let letters = self.0.store.list_letters(&filter).await?;
+        Ok(page.cut(letters, |letter| letter.new.id))
     }
 
     /// One letter.

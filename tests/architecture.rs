@@ -42,6 +42,7 @@ const LAYERS: [&[&str]; 9] = [
         "outbox",
         "presence",
         "sweep",
+        "paging",
     ],
     &["auth"],
     &[
@@ -64,12 +65,13 @@ const LAYERS: [&[&str]; 9] = [
 ];
 const USE_CASES: usize = 3;
 /// The use cases that other use cases may import: each is a means, not an end.
-const SHARED_USE_CASES: [&str; 6] = [
+const SHARED_USE_CASES: [&str; 7] = [
     "passwords",
     "tokens",
     "throttle",
     "lookup",
     "presence",
+    "paging",
     "outbox",
 ];
 /// The real clock and the real chance, and who may bring them in: those who put things together.

@@ -109,13 +109,7 @@ pub struct MailPolicy {
 
 impl Default for MailPolicy {
     fn default() -> Self {
-        Self {
-            concurrency: 4,
-            send_timeout: Span::minutes(2),
-            give_up_after: Span::days(2),
-            language_attribute: String::new(),
-            notify_new_device: true,
-        }
+        MailSettings::default().policy()
     }
 }
 

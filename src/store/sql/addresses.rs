@@ -7,10 +7,10 @@ use super::{
     Conn,
     faults::{Fault, Taken},
     outbox,
-    rows::UserRow,
     schema::{kept_addresses, users},
     secrets::{self, Spent},
     sessions::close_all,
+    standing::reread,
     types::{DbId, DbTime},
 };
 use crate::{
@@ -53,13 +53,6 @@ pub(super) async fn note_verified(tx: &mut Conn, user: &User, now: Timestamp) ->
     );
     diesel::update(unverified).set(columns).execute(tx).await?;
     Ok(())
-}
-
-async fn reread(tx: &mut Conn, id: UserId) -> Result<User, Fault> {
-    let row = users::table
-        .find(DbId(id.as_uuid()))
-        .select(UserRow::as_select());
-    Ok(row.first(tx).await?.parse()?)
 }
 
 pub(super) async fn change(

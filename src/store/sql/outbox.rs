@@ -115,14 +115,11 @@ pub(super) async fn void_secrets_since(
     notices_since: Timestamp,
     now: Timestamp,
 ) -> Result<(), Fault> {
-    let purposes = voiding.purposes().iter().copied();
-    for purpose in purposes {
-        let since = match purpose {
-            Purpose::NotMe => notices_since,
-            _ => Timestamp::EPOCH,
-        };
-        secrets::void(tx, owner.id, &[purpose], since, now).await?;
-    }
+    let is_notice = |purpose: &Purpose| *purpose == Purpose::NotMe;
+    let (notices, others): (Vec<_>, Vec<_>) =
+        voiding.purposes().iter().copied().partition(is_notice);
+    secrets::void(tx, owner.id, &others, Timestamp::EPOCH, now).await?;
+    secrets::void(tx, owner.id, &notices, notices_since, now).await?;
     let is_notice = |kind: &LetterKind| kind.purpose() == Some(Purpose::NotMe);
     let (notices, others): (Vec<_>, Vec<_>) = voiding.letters().iter().partition(|k| is_notice(k));
     drop_of(tx, owner, others.into_iter(), Timestamp::EPOCH, now).await?;

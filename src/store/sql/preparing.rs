@@ -20,6 +20,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     email::EmailAddress,
+    ids::UserId,
     model::{
         mail::{CODE_TRIES, CODE_TTL, LetterKind, LetterState, NewLetter},
         token::Purpose,
@@ -73,7 +74,7 @@ async fn claimed(tx: &mut Conn, asked: &PrepareLetter) -> Result<Option<NewLette
 async fn held(
     tx: &mut Conn,
     asked: &PrepareLetter,
-    user: crate::ids::UserId,
+    user: UserId,
 ) -> Result<Result<UserCredentials, Prepared>, Fault> {
     let Some(row) = lock_user(tx, user).await? else {
         return Ok(Err(Prepared::Obsolete(NOBODY)));
@@ -169,10 +170,7 @@ async fn notice(
         Ok(owner) => owner,
         Err(over) => return Ok(over),
     };
-    let to = letter
-        .to
-        .clone()
-        .unwrap_or_else(|| owner.user.email.clone());
+    let to = letter.to.as_ref().unwrap_or(&owner.user.email).clone();
     with_secret(tx, asked, letter, &to, owner.user, now).await
 }
 

@@ -47,7 +47,7 @@ pub(super) async fn set_roles(
             .set(columns)
             .execute(tx)
             .await?;
-        reread(tx, id).await
+        Ok(ChangeStanding::Changed(Box::new(reread(tx, id).await?)))
     });
     Ok(changed?)
 }
@@ -77,7 +77,7 @@ pub(super) async fn deactivate(
         };
         write_status(tx, &before, Some(since), now).await?;
         close_all(tx, id, None, CloseReason::AccountDeactivated, now).await?;
-        reread(tx, id).await
+        Ok(ChangeStanding::Changed(Box::new(reread(tx, id).await?)))
     });
     Ok(changed?)
 }
@@ -93,7 +93,7 @@ pub(super) async fn activate(
         };
         let before = before.parse()?.user;
         write_status(tx, &before, None, now).await?;
-        reread(tx, id).await
+        Ok(ChangeStanding::Changed(Box::new(reread(tx, id).await?)))
     });
     Ok(changed?)
 }
@@ -124,11 +124,10 @@ async fn is_only_admin(tx: &mut Conn, id: UserId) -> Result<bool, Fault> {
     Ok(others.load::<DbId>(tx).await?.is_empty())
 }
 
-async fn reread(tx: &mut Conn, id: UserId) -> Result<ChangeStanding, Fault> {
+/// A user whose row this change holds, as the change leaves it.
+pub(super) async fn reread(tx: &mut Conn, id: UserId) -> Result<User, Fault> {
     let row = users::table
         .find(DbId(id.as_uuid()))
         .select(UserRow::as_select());
-    Ok(ChangeStanding::Changed(Box::new(
-        row.first(tx).await?.parse()?,
-    )))
+    Ok(row.first(tx).await?.parse()?)
 }
