@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Span, Timestamp},
     entropy::Entropy,
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
@@ -35,6 +35,9 @@ pub struct AccountPolicy {
     pub require_verified_email: bool,
     /// Whether registering hides which addresses have accounts. Default false.
     pub conceal_existence: bool,
+    /// How long an account that somebody registered may wait for its address to be verified before it is
+    /// removed; `0s` (default) for as long as it likes. Needs `require_verified_email`.
+    pub unverified_ttl: Span,
 }
 
 impl AccountPolicy {
@@ -60,6 +63,21 @@ impl AccountPolicy {
                 "set both: an account then exists once its address is confirmed",
             ));
         }
+        let waits = self.unverified_ttl > Span::ZERO;
+        if waits && !self.require_verified_email {
+            return Err(BadSetting::new(
+                "accounts.unverified_ttl",
+                "is set, but accounts.require_verified_email is not",
+                "set both, or accounts that are in use would be removed",
+            ));
+        }
+        if waits && !(Span::days(1)..=Span::days(3650)).contains(&self.unverified_ttl) {
+            return Err(BadSetting::new(
+                "accounts.unverified_ttl",
+                format!("{} is not between 1d and ten years", self.unverified_ttl),
+                "set it to 30d, or to 0s for ever",
+            ));
+        }
         Ok(())
     }
 }
@@ -83,6 +101,16 @@ pub struct Accounts {
     pub(crate) limit: SessionLimit,
     /// When an unused session is over.
     pub(crate) idle: IdleRule,
+    /// How long an account may wait for its address to be verified; zero for ever.
+    pub(crate) unverified_ttl: Span,
+}
+
+/// How an account comes to be.
+struct Making {
+    roles: Roles,
+    letter: Option<NewLetter>,
+    /// How long it may wait for its address to be verified.
+    waits: Option<Span>,
 }
 
 impl Accounts {
@@ -99,7 +127,13 @@ impl Accounts {
         cause: &Cause,
     ) -> AuthResult<User> {
         let letter = self.outbox.letter(LetterKind::VerifyEmail, cause);
-        let registered = self.store_account(account, password, Roles::default(), letter);
+        let waits = (self.unverified_ttl > Span::ZERO).then_some(self.unverified_ttl);
+        let how = Making {
+            roles: Roles::default(),
+            letter,
+            waits,
+        };
+        let registered = self.store_account(account, password, how);
         let user = registered.await?;
         self.outbox.ring();
         Ok(user)
@@ -115,15 +149,19 @@ impl Accounts {
         password: &SecretString,
         roles: Roles,
     ) -> AuthResult<User> {
-        self.store_account(account, password, roles, None).await
+        let how = Making {
+            roles,
+            letter: None,
+            waits: None,
+        };
+        self.store_account(account, password, how).await
     }
 
     async fn store_account(
         &self,
         account: NewAccount,
         password: &SecretString,
-        roles: Roles,
-        letter: Option<NewLetter>,
+        how: Making,
     ) -> AuthResult<User> {
         let mut errors = Vec::new();
         let parsed = account.parse(&self.rules, &mut errors);
@@ -143,7 +181,7 @@ impl Accounts {
             email_verified_at: None,
             username,
             attributes,
-            roles,
+            roles: how.roles,
             status: UserStatus::Active,
             session_limit: SessionLimitOverride::default(),
             created_at: now,
@@ -152,8 +190,11 @@ impl Accounts {
         let new = NewUser {
             user: user.clone(),
             password_hash: Some(hash),
+            provisional_until: how.waits.map(|span| now.plus(span)),
         };
-        let letter = letter.map(|letter| letter.about(user.id).to(&user.email));
+        let letter = how
+            .letter
+            .map(|letter| letter.about(user.id).to(&user.email));
         match self.store.create_user(&new, None, letter.as_ref()).await? {
             CreateUser::Created => Ok(user),
             CreateUser::EmailTaken => Err(AuthError::EmailTaken),

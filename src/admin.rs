@@ -113,6 +113,7 @@ impl Admin {
         let stored = NewUser {
             user: user.clone(),
             password_hash: None,
+            provisional_until: None,
         };
         let secret = link.as_ref().map(|link| &link.stored);
         let created = self.store.create_user(&stored, secret, invitation.as_ref());

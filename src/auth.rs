@@ -10,14 +10,14 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use crate::{
     accounts::{AccountPolicy, Accounts},
     admin::Admin,
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, Span, SystemClock, Timestamp},
     entropy::{Entropy, SystemEntropy, random_bytes},
     error::AuthResult,
     ids::RequestId,
     letters::{LetterSettings, Letters},
     lookup::Lookup,
     metrics::Metrics,
-    model::account::AttributeRules,
+    model::{account::AttributeRules, session::IdleRule, user::SessionLimit},
     outbox::{Outbox, OutboxParts, Post},
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
@@ -25,6 +25,7 @@ use crate::{
     sessions::{CurrentUser, Presented, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
     store::{Store, StoreError, StoreResult},
+    sweep::{SweepPolicy, Sweeper},
     tokens::{KeyRing, Tokens},
     verification::Verification,
 };
@@ -46,6 +47,7 @@ struct Inner {
     verification: Verification,
     recovery: Recovery,
     admin: Admin,
+    sweeper: Sweeper,
     conceals: bool,
     letters: Letters,
 }
@@ -62,6 +64,7 @@ impl Auth {
             passwords: PasswordPolicy::default(),
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
+            sweep: SweepPolicy::default(),
             letters: None,
             post: None,
             clock: Arc::new(SystemClock::new()),
@@ -115,6 +118,12 @@ impl Auth {
     #[must_use]
     pub fn admin(&self) -> &Admin {
         &self.0.admin
+    }
+
+    /// What removes what is over; done by itself every so often.
+    #[must_use]
+    pub fn sweeper(&self) -> &Sweeper {
+        &self.0.sweeper
     }
 
     /// The public keys of the access tokens as a JWK set.
@@ -207,6 +216,7 @@ pub struct AuthBuilder {
     passwords: PasswordPolicy,
     rules: AttributeRules,
     accounts: AccountPolicy,
+    sweep: SweepPolicy,
     letters: Option<Letters>,
     post: Option<Post>,
     clock: Arc<dyn Clock>,
@@ -237,6 +247,12 @@ impl AuthBuilder {
     /// What an account needs; its `attributes_schema` is not read here: see [`Self::attribute_rules`].
     pub fn accounts(mut self, policy: AccountPolicy) -> Self {
         self.accounts = policy;
+        self
+    }
+
+    /// What is removed when it is over, and how often.
+    pub fn sweep(mut self, policy: SweepPolicy) -> Self {
+        self.sweep = policy;
         self
     }
 
@@ -280,6 +296,7 @@ impl AuthBuilder {
     pub fn build(self) -> Result<Auth, BadSetting> {
         self.sessions.check()?;
         self.accounts.check(self.post.is_some())?;
+        self.sweep.check()?;
         let Self {
             store,
             keys,
@@ -289,6 +306,7 @@ impl AuthBuilder {
             passwords,
             rules,
             accounts: account_policy,
+            sweep,
             letters,
             post,
             clock,
@@ -330,34 +348,21 @@ impl AuthBuilder {
             policy: Arc::new(sessions),
             needs_verified_email: account_policy.require_verified_email,
         });
-        let accounts = Accounts {
-            store: Arc::clone(&store),
-            passwords: passwords.clone(),
-            outbox: outbox.clone(),
-            rules: rules.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            limit,
-            idle,
-        };
-        let (verification, recovery) = by_mail(&Means {
+        let means = Means {
             store: Arc::clone(&store),
             passwords,
             tokens: tokens.clone(),
-            outbox: outbox.clone(),
-            rules: rules.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-        });
-        let admin = Admin {
-            store: Arc::clone(&store),
             outbox: outbox.clone(),
             rules,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             limit,
             idle,
+            unverified_ttl: account_policy.unverified_ttl,
         };
+        let (accounts, admin) = by_hand(&means);
+        let (verification, recovery) = by_mail(&means);
+        let sweeper = Sweeper::new(Arc::clone(&store), Arc::clone(&clock), &*entropy, sweep);
         let auth = Auth(Arc::new(Inner {
             store,
             clock,
@@ -371,15 +376,19 @@ impl AuthBuilder {
             verification,
             recovery,
             admin,
+            sweeper,
             conceals: account_policy.conceal_existence,
             letters,
         }));
         tokio::spawn(flush_presence(Arc::downgrade(&auth.0), flush_every));
+        if let Some(every) = auth.sweeper().every() {
+            tokio::spawn(sweep_up(Arc::downgrade(&auth.0), every));
+        }
         Ok(auth)
     }
 }
 
-/// What the use cases around letters are made of.
+/// What the use cases around accounts are made of.
 struct Means {
     store: Arc<dyn Store>,
     passwords: Passwords,
@@ -388,6 +397,33 @@ struct Means {
     rules: AttributeRules,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    limit: SessionLimit,
+    idle: IdleRule,
+    unverified_ttl: Span,
+}
+
+fn by_hand(means: &Means) -> (Accounts, Admin) {
+    let accounts = Accounts {
+        store: Arc::clone(&means.store),
+        passwords: means.passwords.clone(),
+        outbox: means.outbox.clone(),
+        rules: means.rules.clone(),
+        clock: Arc::clone(&means.clock),
+        entropy: Arc::clone(&means.entropy),
+        limit: means.limit,
+        idle: means.idle,
+        unverified_ttl: means.unverified_ttl,
+    };
+    let admin = Admin {
+        store: Arc::clone(&means.store),
+        outbox: means.outbox.clone(),
+        rules: means.rules.clone(),
+        clock: Arc::clone(&means.clock),
+        entropy: Arc::clone(&means.entropy),
+        limit: means.limit,
+        idle: means.idle,
+    };
+    (accounts, admin)
 }
 
 fn by_mail(means: &Means) -> (Verification, Recovery) {
@@ -418,6 +454,21 @@ async fn flush_presence(auth: std::sync::Weak<Inner>, every: Duration) {
         let Some(auth) = auth.upgrade() else { return };
         if let Err(error) = auth.presence.flush().await {
             tracing::warn!(%error, "last seen could not be written");
+        }
+    }
+}
+
+/// Removes what is over every so often, for as long as the service exists.
+async fn sweep_up(auth: std::sync::Weak<Inner>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(sweeper) = auth.upgrade().map(|auth| auth.sweeper.clone()) else {
+            return;
+        };
+        match sweeper.sweep().await {
+            Ok(Some(swept)) if !swept.is_nothing() => tracing::info!(%swept, "swept"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "what is over could not be removed"),
         }
     }
 }

@@ -92,10 +92,13 @@ impl fmt::Display for Timestamp {
 }
 
 /// A length of time in whole milliseconds, written in configuration as `15m`, `7d` or `1h 30m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(i64);
 
 impl Span {
+    /// No time at all.
+    pub const ZERO: Self = Self(0);
+
     /// A span of `n` milliseconds.
     #[must_use]
     pub const fn millis(n: i64) -> Self {

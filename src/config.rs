@@ -30,6 +30,7 @@ use crate::{
     sessions::SessionPolicy,
     setting::{BadSetting, is_own_machine, shown_address},
     store::settings::{Backend, DatabaseSettings, Synchronous},
+    sweep::SweepPolicy,
     tokens::{KeyAlgorithm, KeyRing, TokenSettings, keys::KeyFile},
 };
 
@@ -126,6 +127,8 @@ pub struct Settings {
     pub accounts: AccountPolicy,
     /// `[mail]`.
     pub mail: MailSettings,
+    /// `[sweep]`.
+    pub sweep: SweepPolicy,
     /// `[log]`.
     pub log: LogSettings,
 }
@@ -191,6 +194,7 @@ impl Settings {
             .check(self.environment == Environment::Production)?;
         self.accounts
             .check(self.mail.transport != Transport::None)?;
+        self.sweep.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }

@@ -436,9 +436,11 @@ fn migrations_are_listed_applied_and_taken_back() {
     let all = json!([
         "0001_users_and_sessions",
         "0002_refresh_tokens",
-        "0003_mail"
+        "0003_mail",
+        "0006_sweeping"
     ]);
     let newest_first = json!([
+        "0006_sweeping",
         "0003_mail",
         "0002_refresh_tokens",
         "0001_users_and_sessions"

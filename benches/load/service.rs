@@ -235,6 +235,7 @@ async fn make_user(store: &dyn Store, n: u32, now: Timestamp) -> Outcome<()> {
     let user = NewUser {
         user,
         password_hash: None,
+        provisional_until: None,
     };
     match store.create_user(&user, None, None).await? {
         CreateUser::Created => Ok(()),

@@ -50,6 +50,8 @@ enum Command {
     Serve,
     /// Apply pending migrations of the database
     Migrate(MigrateArgs),
+    /// Remove what is over: sessions, secrets, letters, accounts that were never verified
+    Sweep,
     /// Ask the server on this machine whether it is ready
     Healthcheck,
     /// Print the OpenAPI document
@@ -143,6 +145,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => Ok(server::serve(settings, &program()).await?),
         Command::Migrate(args) => system::migrate(&settings, &args, say).await,
+        Command::Sweep => system::sweep(&settings, say).await,
         Command::Healthcheck => system::healthcheck(&settings, say).await,
         Command::Openapi => system::openapi(&settings, say),
         Command::Config(_) => system::check(&settings, say),

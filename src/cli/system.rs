@@ -51,6 +51,18 @@ pub(super) async fn migrate(
     answered
 }
 
+/// Removes what is over, once, unless a node is at it.
+pub(super) async fn sweep(settings: &Settings, say: Say) -> Result<(), Failure> {
+    settings.check()?;
+    let auth = server::open_quiet_service(settings).await?;
+    let swept = auth.sweeper().sweep().await;
+    server::shut_down(&auth).await;
+    match swept.map_err(|error| unusable(&settings.database, error))? {
+        Some(swept) => say.text(swept, swept),
+        None => Err(Failure("another node is sweeping at this moment".into())),
+    }
+}
+
 fn listed(what: &str, names: &[String]) -> String {
     let lines = names.iter().map(|name| format!("{what} {name}"));
     match names {

@@ -84,6 +84,9 @@ pub struct NewUser {
     pub user: User,
     /// `None` where the password is set later by a one-time link.
     pub password_hash: Option<PasswordHash>,
+    /// Until when the account may wait for its address to be verified before it is removed; it stays once
+    /// it is, and `None` is an account that stays in any case.
+    pub provisional_until: Option<Timestamp>,
 }
 
 /// Which fields of a user change; `None` leaves one as it is.

@@ -21,6 +21,7 @@ pub mod settings;
 pub mod sqlite;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 pub use self::error::StoreError;
 use crate::{
@@ -295,6 +296,37 @@ pub struct Seen {
     pub session_id: SessionId,
     /// When it was last used.
     pub at: Timestamp,
+}
+
+/// What is over and only takes up room. Nothing depends on its removal: what is over is refused when it is
+/// presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftover {
+    /// Sessions, closed or not, by the time at which they would have ended by themselves.
+    Sessions,
+    /// Letters that were sent, dropped or given up, by when that was.
+    Letters,
+    /// One-time secrets, used or not, by the time at which they expired, once their letter is gone.
+    OneTimeSecrets,
+    /// Registrations that nobody confirmed, by the time at which they expired.
+    Registrations,
+    /// Addresses that were kept for the accounts that left them, by the time until which they were.
+    KeptAddresses,
+    /// Active accounts without roles whose address was never verified, by their
+    /// [`provisional_until`](NewUser::provisional_until); with everything that is theirs.
+    Accounts,
+}
+
+impl Leftover {
+    /// Every kind, in the order in which they can be removed.
+    pub const ALL: [Self; 6] = [
+        Self::Sessions,
+        Self::Letters,
+        Self::OneTimeSecrets,
+        Self::Registrations,
+        Self::KeptAddresses,
+        Self::Accounts,
+    ];
 }
 
 /// The database behind Doorward.
@@ -624,6 +656,22 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Two nodes' flushes, or a flush and a login, never wait for each other in a circle.
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()>;
+
+    /// Removes some of what was over before this time, at most `most` of it, and says how much that was:
+    /// less than `most` when nothing more is left.
+    ///
+    /// Races with whatever gives it a longer life: what is not over any more when it is its turn stays.
+    async fn sweep(&self, what: Leftover, before: Timestamp, most: u32) -> StoreResult<u32>;
+
+    /// Takes a lease until then, or renews it: false while somebody else holds it. Of any number of
+    /// concurrent calls by different holders one is answered true, until the time that it named.
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: Uuid,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<bool>;
 }
 
 /// The schema changes of a database, applied in order of their numbers.

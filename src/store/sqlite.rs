@@ -286,5 +286,7 @@ mod secrets;
 mod sessions;
 #[path = "sql/standing.rs"]
 mod standing;
+#[path = "sql/sweeping.rs"]
+mod sweeping;
 #[path = "sql/users.rs"]
 mod users;

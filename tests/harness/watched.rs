@@ -21,11 +21,13 @@ use doorward::{
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter, Prepared, Redeem,
-        RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
+        Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter,
+        Prepared, Redeem, RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser,
+        UserFilter,
     },
 };
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use super::PATIENCE;
 
@@ -479,5 +481,19 @@ impl Store for WatchedStore {
 
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {
         watch!(self.note_seen(seen))
+    }
+
+    async fn sweep(&self, what: Leftover, before: Timestamp, most: u32) -> StoreResult<u32> {
+        watch!(self.sweep(what, before, most))
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: Uuid,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
+        watch!(self.take_lease(name, holder, until, now))
     }
 }

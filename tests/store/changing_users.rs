@@ -87,6 +87,7 @@ async fn each_field_changes_and_the_others_stay(database: Database) {
     let new = doorward::model::user::NewUser {
         user: expected.clone(),
         password_hash: None,
+        provisional_until: None,
     };
     let id = add(&*store, &new).await;
     let own = SessionLimitOverride {

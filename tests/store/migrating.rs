@@ -205,18 +205,23 @@ fn changes_stay_as_they_are() {
             "10d5b9388284dcde migrations/mongodb/0001_users_and_sessions.json",
             "9ea1d7f434963da4 migrations/mongodb/0002_refresh_tokens.json",
             "514b9d142a92a6af migrations/mongodb/0003_mail.json",
+            "3df2119ef3116b9d migrations/mongodb/0006_sweeping.json",
             "5bc139e7bd328c34 migrations/postgres/0001_users_and_sessions/down.sql",
             "a6001a21e311ab8f migrations/postgres/0001_users_and_sessions/up.sql",
             "0cc82f6e93e289aa migrations/postgres/0002_refresh_tokens/down.sql",
             "aa5b272ba0cee519 migrations/postgres/0002_refresh_tokens/up.sql",
             "81df66b010029284 migrations/postgres/0003_mail/down.sql",
             "733889829efb0bae migrations/postgres/0003_mail/up.sql",
+            "ddb8676324628bdd migrations/postgres/0006_sweeping/down.sql",
+            "1e3fa015b8a969a2 migrations/postgres/0006_sweeping/up.sql",
             "5bc139e7bd328c34 migrations/sqlite/0001_users_and_sessions/down.sql",
             "a96355fc4ce6bacd migrations/sqlite/0001_users_and_sessions/up.sql",
             "681635c0f17f20ff migrations/sqlite/0002_refresh_tokens/down.sql",
             "6517792c917753d8 migrations/sqlite/0002_refresh_tokens/up.sql",
             "efcace522f4467d7 migrations/sqlite/0003_mail/down.sql",
             "3cdd29f744852d49 migrations/sqlite/0003_mail/up.sql",
+            "ddb8676324628bdd migrations/sqlite/0006_sweeping/down.sql",
+            "dd4fb59472f487a5 migrations/sqlite/0006_sweeping/up.sql",
         ]
     );
 }

@@ -23,5 +23,6 @@ mod refreshing;
 mod registrations;
 mod sample;
 mod standing;
+mod sweeping;
 mod users;
 mod watching;

@@ -121,6 +121,7 @@ pub fn new_user_at(email: &str, now: Timestamp) -> NewUser {
     NewUser {
         user,
         password_hash: Some(hash("first")),
+        provisional_until: None,
     }
 }
 

@@ -18,3 +18,4 @@ mod refreshing;
 mod revocation;
 mod sessions;
 mod single_login;
+mod sweeping;

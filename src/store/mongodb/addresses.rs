@@ -86,7 +86,8 @@ impl Transaction for VerifyAddress {
             refused => return Ok(refused.refusal(None)),
         };
         let verified_at = owner.email_verified_at.unwrap_or(self.now);
-        let fields = doc! { "email_verified_at": time_bson(verified_at) };
+        let fields =
+            doc! { "email_verified_at": time_bson(verified_at), "provisional_until": null };
         let user = change(store, session, owner.id, fields, self.now).await?;
         Ok(Step::Commit(Some(user)))
     }
@@ -129,6 +130,7 @@ impl Transaction for ChangeAddress {
             "email": new.as_str(),
             "email_canonical": new.canonical(),
             "email_verified_at": time_bson(self.now),
+            "provisional_until": null,
         };
         let user = change(store, session, old.id, fields, self.now).await?;
         // They were mailed to the old address.

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
     options::ReturnDocument,
 };
 
@@ -128,6 +128,7 @@ fn setting(change: &Change<'_>) -> Vec<Document> {
     if change.verifies {
         let verified_at = doc! { "$ifNull": ["$email_verified_at", time_bson(now)] };
         fields.insert("email_verified_at", verified_at);
+        fields.insert("provisional_until", Bson::Null);
     }
     let mut stages = vec![doc! { "$set": fields }];
     if let Some(keep) = keep {

@@ -8,7 +8,7 @@
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
 };
 
 use super::{
@@ -139,6 +139,7 @@ impl Disown {
             fields.insert("email", doc! { "$literal": address.as_str() });
             fields.insert("email_canonical", doc! { "$literal": address.canonical() });
             fields.insert("email_verified_at", time_bson(self.now));
+            fields.insert("provisional_until", Bson::Null);
         }
         vec![doc! { "$set": fields }]
     }

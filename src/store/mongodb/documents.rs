@@ -92,7 +92,7 @@ pub(super) fn user_document(new: &NewUser) -> Document {
         UserStatus::Deactivated { at } => time_bson(at),
     };
     let limit = user.session_limit;
-    doc! {
+    let mut document = doc! {
         "_id": user_key(user.id),
         "email": user.email.as_str(),
         "email_canonical": user.email.canonical(),
@@ -109,7 +109,11 @@ pub(super) fn user_document(new: &NewUser) -> Document {
         "created_at": time_bson(user.created_at),
         "updated_at": time_bson(user.updated_at),
         "sessions": [],
+    };
+    if let Some(until) = new.provisional_until {
+        document.insert("provisional_until", time_bson(until));
     }
+    document
 }
 
 /// A new document of `one_time_secrets`.

@@ -25,6 +25,7 @@ mod rows;
 mod secrets;
 mod sessions;
 mod standing;
+mod sweeping;
 mod transaction;
 mod users;
 
@@ -37,6 +38,7 @@ use mongodb::{
     error::Error,
 };
 use tokio::{sync::Semaphore, time::timeout};
+use uuid::Uuid;
 
 use self::{
     addresses::{ChangeAddress, VerifyAddress},
@@ -61,9 +63,9 @@ use crate::{
     setting::BadSetting,
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter, Prepared, Redeem,
-        RotateRefresh, Seen, SetPassword, Store, StoreError, StoreResult, UpdateUser, UserFilter,
-        settings::MongoSettings,
+        Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter,
+        Prepared, Redeem, RotateRefresh, Seen, SetPassword, Store, StoreError, StoreResult,
+        UpdateUser, UserFilter, settings::MongoSettings,
     },
 };
 
@@ -473,5 +475,19 @@ impl Store for MongoStore {
 
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {
         self.flush_seen(seen).await
+    }
+
+    async fn sweep(&self, what: Leftover, before: Timestamp, most: u32) -> StoreResult<u32> {
+        self.sweep_some(what, before, most).await
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: Uuid,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
+        self.take_lease_of(name, holder, until, now).await
     }
 }

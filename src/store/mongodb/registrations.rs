@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// One document per registration that waits.
-const PENDING_REGISTRATIONS: &str = "pending_registrations";
+pub(super) const PENDING_REGISTRATIONS: &str = "pending_registrations";
 
 /// Writes a registration and its letter.
 pub(super) struct AddRegistration {
@@ -128,6 +128,7 @@ impl Registration {
                 updated_at: now,
             },
             password_hash: Some(self.password_hash.clone()),
+            provisional_until: None,
         }
     }
 }

@@ -264,6 +264,7 @@ fn patching(
     match patch.email_verified {
         Some(true) => stages.push(doc! { "$set": {
             "email_verified_at": { "$ifNull": ["$email_verified_at", time_bson(now)] },
+            "provisional_until": null,
         } }),
         Some(false) => stages.push(doc! { "$set": { "email_verified_at": null } }),
         None => {}

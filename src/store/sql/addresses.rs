@@ -49,6 +49,7 @@ pub(super) async fn note_verified(tx: &mut Conn, user: &User, now: Timestamp) ->
         .filter(users::email_verified_at.is_null());
     let columns = (
         users::email_verified_at.eq(DbTime(now)),
+        users::provisional_until.eq(None::<DbTime>),
         users::updated_at.eq(DbTime(now.max(user.updated_at))),
     );
     diesel::update(unverified).set(columns).execute(tx).await?;
@@ -157,6 +158,7 @@ async fn write(
         users::email.eq(new.as_str().to_owned()),
         users::email_canonical.eq(new.canonical().to_owned()),
         users::email_verified_at.eq(DbTime(now)),
+        users::provisional_until.eq(None::<DbTime>),
         users::updated_at.eq(DbTime(now.max(before.updated_at))),
     );
     diesel::update(users::table.find(DbId(before.id.as_uuid())))

@@ -2,13 +2,15 @@
 
 use async_trait::async_trait;
 use diesel_async::pooled_connection::bb8::Pool;
+use uuid::Uuid;
 
 use super::{
     Conn, Hot,
     addresses::{self, Told},
     database_time,
     faults::{from_pool, to_the_end},
-    note_seen, outbox, passwords, preparing, refreshing, registrations, sessions, standing, users,
+    note_seen, outbox, passwords, preparing, refreshing, registrations, sessions, standing,
+    sweeping, users,
 };
 use crate::{
     clock::{Span, Timestamp},
@@ -22,8 +24,9 @@ use crate::{
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter, Prepared, Redeem,
-        RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
+        Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter,
+        Prepared, Redeem, RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser,
+        UserFilter,
     },
 };
 
@@ -517,5 +520,23 @@ impl Store for SqlStore {
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {
         let (store, seen) = (self.clone(), seen.to_vec());
         to_the_end(async move { on!(store, writers, |conn| note_seen(conn, &seen)) }).await
+    }
+
+    async fn sweep(&self, what: Leftover, before: Timestamp, most: u32) -> StoreResult<u32> {
+        on!(self, writers, |conn| sweeping::sweep(
+            conn, what, before, most
+        ))
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: Uuid,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
+        on!(self, writers, |conn| sweeping::take_lease(
+            conn, name, holder, until, now
+        ))
     }
 }

@@ -137,6 +137,7 @@ pub(super) struct NewUserRow {
     on_session_limit: Option<&'static str>,
     created_at: DbTime,
     updated_at: DbTime,
+    provisional_until: Option<DbTime>,
 }
 
 impl From<&NewUser> for NewUserRow {
@@ -166,6 +167,7 @@ impl From<&NewUser> for NewUserRow {
             on_session_limit: user.session_limit.on_limit.map(OnLimit::as_str),
             created_at: DbTime(user.created_at),
             updated_at: DbTime(user.updated_at),
+            provisional_until: new.provisional_until.map(DbTime),
         }
     }
 }
@@ -546,6 +548,7 @@ impl RegistrationRow {
         Ok(NewUser {
             user,
             password_hash: Some(self.password_hash.into()),
+            provisional_until: None,
         })
     }
 }

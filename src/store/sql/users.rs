@@ -230,6 +230,10 @@ async fn write_patch(
     if let Some(verified) = patch.verified_at(before, now) {
         let column = users::email_verified_at.eq(verified.map(DbTime));
         diesel::update(row).set(column).execute(tx).await?;
+        if verified.is_some() {
+            let column = users::provisional_until.eq(None::<DbTime>);
+            diesel::update(row).set(column).execute(tx).await?;
+        }
     }
     if let Some(max) = patch.max_sessions {
         let column = users::max_sessions.eq(limit_column(max));

@@ -18,6 +18,7 @@ diesel::table! {
         on_session_limit -> Nullable<Text>,
         created_at -> BigInt,
         updated_at -> BigInt,
+        provisional_until -> Nullable<BigInt>,
     }
 }
 
@@ -116,5 +117,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    leases (name) {
+        name -> Text,
+        holder -> Binary,
+        held_until -> BigInt,
+    }
+}
+
 diesel::joinable!(sessions -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(sessions, users);
+diesel::allow_tables_to_appear_in_same_query!(one_time_secrets, mail_outbox);

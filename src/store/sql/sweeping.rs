@@ -1,0 +1,149 @@
+//! What is over and only takes up room, removed in small batches, and the lease under which one node at a
+//! time does so.
+//!
+//! A batch is chosen first and then deleted by one statement that repeats the condition: a row that changed
+//! after it was chosen is judged once more when it is its turn.
+
+use diesel::{
+    dsl::{exists, not},
+    prelude::*,
+};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{
+    Conn,
+    faults::from_diesel,
+    rows::status_text,
+    schema::{
+        kept_addresses, leases, mail_outbox, one_time_secrets, pending_registrations, sessions,
+        users,
+    },
+    types::{DbId, DbRoles, DbTime},
+};
+use crate::{
+    clock::Timestamp,
+    model::{mail::LetterState, user::Roles},
+    store::{Leftover, StoreResult},
+};
+
+pub(super) async fn sweep(
+    conn: &mut Conn,
+    what: Leftover,
+    before: Timestamp,
+    most: u32,
+) -> StoreResult<u32> {
+    let (before, most) = (DbTime(before), i64::from(most));
+    let swept = match what {
+        Leftover::Sessions => sweep_sessions(conn, before, most).await,
+        Leftover::OneTimeSecrets => sweep_secrets(conn, before, most).await,
+        Leftover::Registrations => sweep_registrations(conn, before, most).await,
+        Leftover::KeptAddresses => sweep_kept_addresses(conn, before, most).await,
+        Leftover::Letters => sweep_letters(conn, before, most).await,
+        Leftover::Accounts => sweep_accounts(conn, before, most).await,
+    };
+    let swept = swept.map_err(from_diesel)?;
+    Ok(u32::try_from(swept).unwrap_or(u32::MAX))
+}
+
+async fn sweep_sessions(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+    let is_over = sessions::expires_at.lt(before);
+    let chosen = sessions::table.filter(is_over).limit(most);
+    let chosen: Vec<DbId> = chosen.select(sessions::id).load(conn).await?;
+    let chosen = sessions::id.eq_any(chosen);
+    diesel::delete(sessions::table.filter(chosen).filter(is_over))
+        .execute(conn)
+        .await
+}
+
+/// A letter that may be tried again makes its secret anew unless that stands here as spent, so a secret goes
+/// after its letter.
+async fn sweep_secrets(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+    let is_over = one_time_secrets::expires_at.lt(before);
+    let letter = mail_outbox::table.filter(mail_outbox::id.eq(one_time_secrets::id));
+    let chosen = one_time_secrets::table
+        .filter(is_over)
+        .filter(not(exists(letter)))
+        .limit(most);
+    let chosen: Vec<DbId> = chosen.select(one_time_secrets::id).load(conn).await?;
+    let chosen = one_time_secrets::id.eq_any(chosen);
+    diesel::delete(one_time_secrets::table.filter(chosen).filter(is_over))
+        .execute(conn)
+        .await
+}
+
+async fn sweep_registrations(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+    let is_over = pending_registrations::expires_at.lt(before);
+    let chosen = pending_registrations::table.filter(is_over).limit(most);
+    let chosen: Vec<DbId> = chosen.select(pending_registrations::id).load(conn).await?;
+    let chosen = pending_registrations::id.eq_any(chosen);
+    diesel::delete(pending_registrations::table.filter(chosen).filter(is_over))
+        .execute(conn)
+        .await
+}
+
+async fn sweep_kept_addresses(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+    let is_over = kept_addresses::kept_until.lt(before);
+    let chosen = kept_addresses::table.filter(is_over).limit(most);
+    let chosen: Vec<String> = chosen
+        .select(kept_addresses::address_canonical)
+        .load(conn)
+        .await?;
+    let chosen = kept_addresses::address_canonical.eq_any(chosen);
+    diesel::delete(kept_addresses::table.filter(chosen).filter(is_over))
+        .execute(conn)
+        .await
+}
+
+async fn sweep_letters(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+    let is_over = mail_outbox::settled_at
+        .lt(before)
+        .and(mail_outbox::state.ne(LetterState::Waiting.as_str()));
+    let chosen = mail_outbox::table.filter(is_over).limit(most);
+    let chosen: Vec<DbId> = chosen.select(mail_outbox::id).load(conn).await?;
+    let chosen = mail_outbox::id.eq_any(chosen);
+    diesel::delete(mail_outbox::table.filter(chosen).filter(is_over))
+        .execute(conn)
+        .await
+}
+
+/// What belongs to the account goes with it.
+async fn sweep_accounts(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+    let is_over = || {
+        users::provisional_until
+            .lt(before)
+            .and(users::email_verified_at.is_null())
+            .and(users::status.eq(status_text(true)))
+            .and(users::roles.eq(DbRoles::from(&Roles::default())))
+    };
+    let chosen = users::table.filter(is_over()).limit(most);
+    let chosen: Vec<DbId> = chosen.select(users::id).load(conn).await?;
+    let chosen = users::id.eq_any(chosen);
+    diesel::delete(users::table.filter(chosen).filter(is_over()))
+        .execute(conn)
+        .await
+}
+
+pub(super) async fn take_lease(
+    conn: &mut Conn,
+    name: &str,
+    holder: Uuid,
+    until: Timestamp,
+    now: Timestamp,
+) -> StoreResult<bool> {
+    let columns = (
+        leases::holder.eq(DbId(holder)),
+        leases::held_until.eq(DbTime(until)),
+    );
+    let is_mine_or_over = leases::holder
+        .eq(DbId(holder))
+        .or(leases::held_until.le(DbTime(now)));
+    let taken = diesel::insert_into(leases::table)
+        .values((leases::name.eq(name), columns))
+        .on_conflict(leases::name)
+        .do_update()
+        .set(columns);
+    // By its full name: in scope it would stand in the way of every other `filter`.
+    let taken = diesel::query_dsl::methods::FilterDsl::filter(taken, is_mine_or_over);
+    Ok(taken.execute(conn).await.map_err(from_diesel)? > 0)
+}
