@@ -13,7 +13,10 @@ use poem_openapi::{
     registry::{MetaApi, Registry},
 };
 
-use super::Api;
+use super::{
+    Api,
+    shapes::{close_requests, written},
+};
 
 const DESCRIPTION: &str = "A stateful session server. Every request decodes the access token or cookie and then looks \
     its session up in the database, so that a logout, a revocation or a deactivated account is obeyed on the very next \
@@ -36,6 +39,7 @@ impl<T: OpenApi> OpenApi for Described<T> {
 
     fn register(registry: &mut Registry) {
         T::register(registry);
+        close_requests(&T::meta(), registry);
     }
 
     fn add_routes(
@@ -73,7 +77,7 @@ fn complete(document: &str, server: &str) -> String {
         "\"tokenUrl\": \"{}/v1/auth/login\", \"scopes\": {{}}",
         path_of(server)
     );
-    document.replace(flow, &whole)
+    written(&document.replace(flow, &whole))
 }
 
 /// The path that the API is nested below, of an address or of a path; empty for none.

@@ -26,6 +26,7 @@ mod outbox_api;
 mod page;
 mod password_api;
 mod problem;
+mod shapes;
 mod surface;
 mod system_api;
 mod verification_api;

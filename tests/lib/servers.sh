@@ -342,6 +342,7 @@ find_neighbours() {
     cached python install_python_modules python3 \
         "$SERVERS_ROOT/examples/clients/python/requirements.txt" \
         "$SERVERS_ROOT/tests/neighbours/generated/requirements.txt" \
+        "$SERVERS_ROOT/tests/neighbours/fuzzed/requirements.txt" \
         "$SERVERS_ROOT/tests/mail/requirements.txt"
     DOORWARD_TEST_PYTHON="$CACHED/python"
     cached npm install_npm_modules node \

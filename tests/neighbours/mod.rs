@@ -3,6 +3,7 @@
 
 mod browser;
 mod clients;
+mod fuzzed;
 mod generated;
 mod nginx;
 
