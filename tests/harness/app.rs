@@ -26,7 +26,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::{backend::Database, watched::WatchedStore};
+use super::{
+    backend::Database,
+    canaries::{self, Canaries},
+    watched::WatchedStore,
+};
 
 /// The HS256 key of all test nodes.
 pub const TEST_KEY: &str = "ZG9vcndhcmQtdGVzdC1rZXktb2YtMzItYnl0ZXMuLi4=";
@@ -144,6 +148,7 @@ impl App {
             url: self.nodes[node].url.clone(),
             token: None,
             refresh: None,
+            canaries: self.database.canaries.clone(),
         }
     }
 
@@ -195,6 +200,7 @@ async fn start_node(database: &Database, setup: &Setup, clock: Arc<ManualClock>)
 
 /// A node on any store.
 pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>) -> Node {
+    canaries::watch_logs();
     let store = Arc::new(WatchedStore::new(store));
     let builder = Auth::builder(Arc::clone(&store) as _, (setup.keys)())
         .sessions(setup.sessions.clone())
@@ -248,6 +254,8 @@ pub struct Client {
     pub token: Option<String>,
     /// The refresh token of the last login or refresh.
     pub refresh: Option<String>,
+    /// Where the secrets are noted that it sends and gets.
+    pub canaries: Canaries,
 }
 
 impl Client {
@@ -257,6 +265,7 @@ impl Client {
             url: url.to_owned(),
             token: None,
             refresh: None,
+            canaries: Canaries::default(),
         }
     }
 
@@ -372,10 +381,18 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        if let Some(body) = body {
-            request = request.json(&body);
+        if let Some(body) = &body {
+            self.canaries.note(body);
+            request = request.json(body);
         }
-        Reply::of(request.send().await.expect("an answer")).await
+        let reply = Reply::of(request.send().await.expect("an answer")).await;
+        canaries::assert_not_echoed(&body.unwrap_or_default(), reply.status, &reply.text);
+        if reply.status < 400
+            && let Ok(answer) = serde_json::from_str(&reply.text)
+        {
+            self.canaries.note(&answer);
+        }
+        reply
     }
 }
 

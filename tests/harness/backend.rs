@@ -21,12 +21,17 @@ use doorward::{
 };
 use tempfile::TempDir;
 
-use super::{mongodb, postgres, sqlite};
+use super::{
+    canaries::{self, Canaries},
+    mongodb, postgres, sqlite,
+};
 
 /// One test's database; gone when this is dropped.
 pub struct Database {
     settings: DatabaseSettings,
     place: Place,
+    /// The secrets that must not be found in it when the test is over.
+    pub canaries: Canaries,
 }
 
 /// Where a test's database is, and how to be rid of it.
@@ -60,6 +65,7 @@ impl Database {
                 let mut settings = settings(backend);
                 settings.sqlite.path = folder.path().join("doorward.db");
                 Self {
+                    canaries: Canaries::default(),
                     settings,
                     place: Place::Sqlite(folder),
                 }
@@ -78,6 +84,7 @@ impl Database {
                 settings.mongodb.url = server.as_str().into();
                 settings.mongodb.database.clone_from(&name);
                 Self {
+                    canaries: Canaries::default(),
                     settings,
                     place: Place::Mongodb { name },
                 }
@@ -89,6 +96,7 @@ impl Database {
         let mut settings = settings(Backend::Postgres);
         settings.postgres.url = postgres::with_database(&server, &name).into();
         Self {
+            canaries: Canaries::default(),
             settings,
             place: Place::Postgres { server, name },
         }
@@ -143,8 +151,30 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Fails the test if a secret of its own stands in the database, or any in the log.
+    fn search(&self) {
+        if std::thread::panicking() || self.canaries.is_empty() {
+            return;
+        }
+        let searched = std::thread::scope(|scope| {
+            let dumping = scope.spawn(|| {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = runtime.enable_all().build().expect("a runtime");
+                runtime.block_on(self.dump())
+            });
+            dumping.join()
+        });
+        let stored = searched.expect("the database can be dumped");
+        let found = self.canaries.found_in(&stored);
+        assert_eq!(found, None, "a secret is stored as it is");
+        canaries::assert_nothing_logged();
+    }
+}
+
 impl Drop for Database {
     fn drop(&mut self) {
+        self.search();
         match &self.place {
             Place::Sqlite(_) => {}
             Place::Postgres { server, name } => {

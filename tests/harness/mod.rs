@@ -3,6 +3,7 @@
 pub mod app;
 pub mod backend;
 pub mod browser;
+pub mod canaries;
 pub mod edits;
 pub mod mailbox;
 mod mongodb;
