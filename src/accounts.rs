@@ -12,6 +12,7 @@ use crate::{
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
         mail::{LetterKind, NewLetter},
+        role::FixedRoles,
         session::{CloseReason, IdleRule},
         user::{
             NewUser, Roles, SessionLimit, SessionLimitOverride, User, UserCredentials, UserStatus,
@@ -83,6 +84,8 @@ pub struct Accounts {
     pub(crate) limit: SessionLimit,
     /// When an unused session is over.
     pub(crate) idle: IdleRule,
+    /// The roles that the database does not decide.
+    pub(crate) fixed_roles: Arc<FixedRoles>,
 }
 
 impl Accounts {
@@ -240,7 +243,7 @@ impl Accounts {
         let version = self.prove(user, password).await?.credential_version;
         match self
             .store
-            .deactivate_user(user, Some(version), self.clock.now())
+            .deactivate_user(user, Some(version), &self.fixed_roles, self.clock.now())
             .await?
         {
             ChangeStanding::Changed(_) => Ok(()),

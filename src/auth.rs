@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
     accounts::{AccountPolicy, Accounts},
-    admin::Admin,
+    admin::{Admin, AdminPolicy},
     clock::{Clock, SystemClock, Timestamp},
     entropy::{Entropy, SystemEntropy, random_bytes},
     error::AuthResult,
@@ -17,11 +17,12 @@ use crate::{
     letters::{LetterSettings, Letters},
     lookup::Lookup,
     metrics::Metrics,
-    model::account::AttributeRules,
+    model::{account::AttributeRules, role::FixedRoles, session::IdleRule, user::SessionLimit},
     outbox::{Outbox, OutboxParts, Post},
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
     recovery::Recovery,
+    roles::RoleBook,
     sessions::{CurrentUser, Presented, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
     store::{Store, StoreError, StoreResult},
@@ -45,6 +46,7 @@ struct Inner {
     accounts: Accounts,
     verification: Verification,
     recovery: Recovery,
+    roles: RoleBook,
     admin: Admin,
     conceals: bool,
     letters: Letters,
@@ -62,6 +64,8 @@ impl Auth {
             passwords: PasswordPolicy::default(),
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
+            roles: FixedRoles::default(),
+            admin: AdminPolicy::default(),
             letters: None,
             post: None,
             clock: Arc::new(SystemClock::new()),
@@ -109,6 +113,12 @@ impl Auth {
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.0.recovery
+    }
+
+    /// What roles there are, and what they grant.
+    #[must_use]
+    pub fn roles(&self) -> &RoleBook {
+        &self.0.roles
     }
 
     /// What administrators do.
@@ -207,6 +217,8 @@ pub struct AuthBuilder {
     passwords: PasswordPolicy,
     rules: AttributeRules,
     accounts: AccountPolicy,
+    roles: FixedRoles,
+    admin: AdminPolicy,
     letters: Option<Letters>,
     post: Option<Post>,
     clock: Arc<dyn Clock>,
@@ -237,6 +249,19 @@ impl AuthBuilder {
     /// What an account needs; its `attributes_schema` is not read here: see [`Self::attribute_rules`].
     pub fn accounts(mut self, policy: AccountPolicy) -> Self {
         self.accounts = policy;
+        self
+    }
+
+    /// What roles there are besides those that administrators make; the built-in `admin` alone by default.
+    /// All nodes of one database are given the same.
+    pub fn roles(mut self, roles: FixedRoles) -> Self {
+        self.roles = roles;
+        self
+    }
+
+    /// What administrators' acts take.
+    pub fn admin(mut self, policy: AdminPolicy) -> Self {
+        self.admin = policy;
         self
     }
 
@@ -280,6 +305,7 @@ impl AuthBuilder {
     pub fn build(self) -> Result<Auth, BadSetting> {
         self.sessions.check()?;
         self.accounts.check(self.post.is_some())?;
+        self.admin.check()?;
         let Self {
             store,
             keys,
@@ -289,6 +315,8 @@ impl AuthBuilder {
             passwords,
             rules,
             accounts: account_policy,
+            roles: fixed_roles,
+            admin: admin_policy,
             letters,
             post,
             clock,
@@ -330,34 +358,21 @@ impl AuthBuilder {
             policy: Arc::new(sessions),
             needs_verified_email: account_policy.require_verified_email,
         });
-        let accounts = Accounts {
-            store: Arc::clone(&store),
-            passwords: passwords.clone(),
-            outbox: outbox.clone(),
-            rules: rules.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            limit,
-            idle,
-        };
-        let (verification, recovery) = by_mail(&Means {
+        let means = Means {
             store: Arc::clone(&store),
             passwords,
             tokens: tokens.clone(),
-            outbox: outbox.clone(),
-            rules: rules.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-        });
-        let admin = Admin {
-            store: Arc::clone(&store),
             outbox: outbox.clone(),
             rules,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             limit,
             idle,
+            fixed_roles: Arc::new(fixed_roles),
         };
+        let roles = RoleBook::new(Arc::clone(&store), Arc::clone(&means.fixed_roles));
+        let (accounts, admin) = on_users(&means, &roles, admin_policy);
+        let (verification, recovery) = by_mail(&means);
         let auth = Auth(Arc::new(Inner {
             store,
             clock,
@@ -370,6 +385,7 @@ impl AuthBuilder {
             accounts,
             verification,
             recovery,
+            roles,
             admin,
             conceals: account_policy.conceal_existence,
             letters,
@@ -379,7 +395,7 @@ impl AuthBuilder {
     }
 }
 
-/// What the use cases around letters are made of.
+/// What the use cases around users and letters are made of.
 struct Means {
     store: Arc<dyn Store>,
     passwords: Passwords,
@@ -388,6 +404,36 @@ struct Means {
     rules: AttributeRules,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    limit: SessionLimit,
+    idle: IdleRule,
+    fixed_roles: Arc<FixedRoles>,
+}
+
+fn on_users(means: &Means, roles: &RoleBook, policy: AdminPolicy) -> (Accounts, Admin) {
+    let accounts = Accounts {
+        store: Arc::clone(&means.store),
+        passwords: means.passwords.clone(),
+        outbox: means.outbox.clone(),
+        rules: means.rules.clone(),
+        clock: Arc::clone(&means.clock),
+        entropy: Arc::clone(&means.entropy),
+        limit: means.limit,
+        idle: means.idle,
+        fixed_roles: Arc::clone(&means.fixed_roles),
+    };
+    let admin = Admin {
+        store: Arc::clone(&means.store),
+        outbox: means.outbox.clone(),
+        rules: means.rules.clone(),
+        clock: Arc::clone(&means.clock),
+        entropy: Arc::clone(&means.entropy),
+        limit: means.limit,
+        idle: means.idle,
+        roles: roles.clone(),
+        fixed_roles: Arc::clone(&means.fixed_roles),
+        policy,
+    };
+    (accounts, admin)
 }
 
 fn by_mail(means: &Means) -> (Verification, Recovery) {

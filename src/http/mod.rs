@@ -19,13 +19,16 @@ mod embed;
 mod guard;
 mod login_page;
 mod mail_pages;
+mod matrix;
 mod me_api;
 mod oauth_api;
 mod origins;
 mod outbox_api;
 mod page;
 mod password_api;
+mod permission;
 mod problem;
+mod roles_api;
 mod surface;
 mod system_api;
 mod verification_api;
@@ -49,6 +52,7 @@ use self::{
     origins::{check_origins, is_plain_text},
     outbox_api::OutboxApi,
     password_api::PasswordApi,
+    roles_api::RolesApi,
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
     verification_api::VerificationApi,
@@ -57,6 +61,11 @@ pub use self::{
     docs::openapi_document,
     embed::{AuthMiddleware, Authenticated},
     guard::{AdminRole, Guard, HasRole, RoleName, Secured},
+    matrix::{Asks, Operation, Verdict, operations},
+    permission::{
+        Fresh, HasPermission, OutboxManage, PermissionName, RolesGrant, RolesRead, SessionsRevoke,
+        StepUp, UsersRead, UsersWrite,
+    },
     problem::Problem,
 };
 use crate::{
@@ -341,7 +350,8 @@ enum Tag {
     Mail,
     /// What users see and change about themselves.
     Me,
-    /// What administrators do. Needs the role `admin`.
+    /// What administrators do. Each operation names the permission that a role of the caller has to grant,
+    /// for machines as `x-permission`, and in `x-step-up` whether it takes a fresh login.
     Administration,
     /// What operators and their tools ask.
     System,
@@ -355,6 +365,7 @@ type Api = (
     VerificationApi,
     MeApi,
     AdminApi,
+    RolesApi,
     OutboxApi,
     OAuthApi,
     SystemApi,
@@ -382,6 +393,7 @@ impl Auth {
                 auth: self.clone(),
                 public_url: options.public_url.clone(),
             },
+            RolesApi(self.clone()),
             OutboxApi(self.clone()),
             OAuthApi {
                 auth: self.clone(),

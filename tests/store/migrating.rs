@@ -205,18 +205,23 @@ fn changes_stay_as_they_are() {
             "10d5b9388284dcde migrations/mongodb/0001_users_and_sessions.json",
             "9ea1d7f434963da4 migrations/mongodb/0002_refresh_tokens.json",
             "514b9d142a92a6af migrations/mongodb/0003_mail.json",
+            "35b42cb8c56f6b6e migrations/mongodb/0005_roles.json",
             "5bc139e7bd328c34 migrations/postgres/0001_users_and_sessions/down.sql",
             "a6001a21e311ab8f migrations/postgres/0001_users_and_sessions/up.sql",
             "0cc82f6e93e289aa migrations/postgres/0002_refresh_tokens/down.sql",
             "aa5b272ba0cee519 migrations/postgres/0002_refresh_tokens/up.sql",
             "81df66b010029284 migrations/postgres/0003_mail/down.sql",
             "733889829efb0bae migrations/postgres/0003_mail/up.sql",
+            "c7de294014f7077b migrations/postgres/0005_roles/down.sql",
+            "c8e72a29aad572fa migrations/postgres/0005_roles/up.sql",
             "5bc139e7bd328c34 migrations/sqlite/0001_users_and_sessions/down.sql",
             "a96355fc4ce6bacd migrations/sqlite/0001_users_and_sessions/up.sql",
             "681635c0f17f20ff migrations/sqlite/0002_refresh_tokens/down.sql",
             "6517792c917753d8 migrations/sqlite/0002_refresh_tokens/up.sql",
             "efcace522f4467d7 migrations/sqlite/0003_mail/down.sql",
             "3cdd29f744852d49 migrations/sqlite/0003_mail/up.sql",
+            "c7de294014f7077b migrations/sqlite/0005_roles/down.sql",
+            "7b83446f1a936676 migrations/sqlite/0005_roles/up.sql",
         ]
     );
 }

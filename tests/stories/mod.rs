@@ -16,5 +16,6 @@ mod outages;
 mod outbox;
 mod refreshing;
 mod revocation;
+mod roles;
 mod sessions;
 mod single_login;
