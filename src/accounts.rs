@@ -12,6 +12,7 @@ use crate::{
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
         mail::{LetterKind, NewLetter},
+        role::FixedRoles,
         session::{CloseReason, IdleRule},
         user::{
             NewUser, Roles, SessionLimit, SessionLimitOverride, User, UserCredentials, UserStatus,
@@ -103,6 +104,8 @@ pub struct Accounts {
     pub(crate) idle: IdleRule,
     /// How long an account may wait for its address to be verified; zero for ever.
     pub(crate) unverified_ttl: Span,
+    /// The roles that the database does not decide.
+    pub(crate) fixed_roles: Arc<FixedRoles>,
 }
 
 /// How an account comes to be.
@@ -281,7 +284,7 @@ impl Accounts {
         let version = self.prove(user, password).await?.credential_version;
         match self
             .store
-            .deactivate_user(user, Some(version), self.clock.now())
+            .deactivate_user(user, Some(version), &self.fixed_roles, self.clock.now())
             .await?
         {
             ChangeStanding::Changed(_) => Ok(()),

@@ -1,7 +1,11 @@
-//! What administrators do to users and sessions.
+//! What administrators do to users, sessions and roles.
 //!
-//! Who is an administrator is decided at the edge, by type; whether one would be left is decided by the
-//! store, in the same step as the change.
+//! Which permission each of it needs is decided at the edge, by type. Here stand what it takes besides: whom
+//! somebody may act on (`roles` tells), and for what a login has to be fresh. Whether an administrator would
+//! be left is decided by the store, in the same step as the change.
+
+mod policy;
+mod roles;
 
 use std::sync::Arc;
 
@@ -14,6 +18,7 @@ use crate::{
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
         mail::{LetterKind, NewLetter},
+        role::{FixedRoles, ROLES_GRANT},
         session::{CloseReason, IdleRule, Session},
         token::PasswordLink,
         user::{
@@ -23,9 +28,11 @@ use crate::{
     },
     outbox::{Cause, Outbox},
     paging::Page,
+    roles::{Actor, RoleBook},
     store::{ChangeStanding, CloseSession, CreateUser, LoginName, Store, UpdateUser, UserFilter},
 };
 
+pub use self::policy::AdminPolicy;
 pub use crate::paging::LONGEST_PAGE;
 
 /// A user as an administrator makes one.
@@ -68,16 +75,43 @@ pub struct Admin {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) limit: SessionLimit,
     pub(crate) idle: IdleRule,
+    pub(crate) roles: RoleBook,
+    pub(crate) fixed_roles: Arc<FixedRoles>,
+    pub(crate) policy: AdminPolicy,
 }
 
 impl Admin {
+    /// Refuses to act on somebody who may do more; a user who does not exist may do nothing.
+    async fn require_rank(&self, by: Actor<'_>, id: UserId) -> AuthResult<()> {
+        if self.roles.is_above_all(by) {
+            return Ok(());
+        }
+        match self.store.user(id).await? {
+            Some(target) => self.roles.require_rank(by, &target).await,
+            None => Ok(()),
+        }
+    }
+
     /// Makes a user without a password, and a one-time link for setting one (ASVS 6.4.1, 6.4.6): answered
-    /// to be handed over, or mailed to the user.
+    /// to be handed over, or mailed to the user. With roles it is as grave as giving them.
     ///
     /// # Errors
     /// [`AuthError::Invalid`], [`AuthError::EmailTaken`], [`AuthError::UsernameTaken`];
-    /// [`AuthError::MailOff`] for an invitation where no mail is sent.
-    pub async fn create_user(&self, new: AdminNewUser) -> AuthResult<(User, Option<PasswordLink>)> {
+    /// [`AuthError::MailOff`] for an invitation where no mail is sent; with roles
+    /// [`AuthError::PermissionRequired`] and [`AuthError::ReauthRequired`].
+    pub async fn create_user(
+        &self,
+        by: Actor<'_>,
+        new: AdminNewUser,
+    ) -> AuthResult<(User, Option<PasswordLink>)> {
+        if let (Actor::User { user, .. }, false) = (by, new.roles.is_empty()) {
+            self.roles.require(user, ROLES_GRANT).await?;
+            self.require_fresh(by)?;
+        }
+        self.store_user(new).await
+    }
+
+    async fn store_user(&self, new: AdminNewUser) -> AuthResult<(User, Option<PasswordLink>)> {
         let invitation = if new.invite {
             let cause = Cause::default();
             Some(self.outbox.needed(LetterKind::Invitation, &cause)?)
@@ -178,12 +212,22 @@ impl Admin {
         Ok(page.cut(users, |user| user.id))
     }
 
-    /// Changes a user; a lower session limit ends the oldest surplus sessions in the same step.
+    /// Changes a user; a lower session limit ends the oldest surplus sessions in the same step. An address,
+    /// and whether it is verified, take a fresh login: whoever has the address can have the account.
     ///
     /// # Errors
     /// [`AuthError::Invalid`], [`AuthError::EmailTaken`], [`AuthError::UsernameTaken`],
-    /// [`AuthError::NotFound`].
-    pub async fn update_user(&self, id: UserId, change: AdminUserChange) -> AuthResult<User> {
+    /// [`AuthError::NotFound`], [`AuthError::Outranked`], [`AuthError::ReauthRequired`].
+    pub async fn update_user(
+        &self,
+        by: Actor<'_>,
+        id: UserId,
+        change: AdminUserChange,
+    ) -> AuthResult<User> {
+        if change.email.is_some() || change.email_verified.is_some() {
+            self.require_fresh(by)?;
+        }
+        self.require_rank(by, id).await?;
         let mut errors = Vec::new();
         let mut patch = change.profile.parse(&self.rules, &mut errors);
         patch.email = change.email.and_then(|text| {
@@ -224,8 +268,11 @@ impl Admin {
     /// Sends a user a letter for setting a new password; the old one stays until then (ASVS 6.4.6).
     ///
     /// # Errors
-    /// [`AuthError::NotFound`], [`AuthError::MailOff`].
-    pub async fn start_reset(&self, id: UserId) -> AuthResult<()> {
+    /// [`AuthError::NotFound`], [`AuthError::MailOff`], [`AuthError::Outranked`],
+    /// [`AuthError::ReauthRequired`].
+    pub async fn start_reset(&self, by: Actor<'_>, id: UserId) -> AuthResult<()> {
+        self.require_fresh(by)?;
+        self.require_rank(by, id).await?;
         let cause = Cause::default();
         let letter = self.outbox.needed(LetterKind::ResetPassword, &cause)?;
         let user = self.user(id).await?;
@@ -235,30 +282,39 @@ impl Admin {
     /// Deactivates a user and ends all their sessions in the same step.
     ///
     /// # Errors
-    /// [`AuthError::LastAdmin`], [`AuthError::NotFound`].
-    pub async fn deactivate(&self, id: UserId) -> AuthResult<User> {
-        standing(
-            self.store
-                .deactivate_user(id, None, self.clock.now())
-                .await?,
-        )
+    /// [`AuthError::LastAdmin`], [`AuthError::NotFound`], [`AuthError::Outranked`],
+    /// [`AuthError::ReauthRequired`].
+    pub async fn deactivate(&self, by: Actor<'_>, id: UserId) -> AuthResult<User> {
+        self.require_fresh(by)?;
+        self.require_rank(by, id).await?;
+        let (fixed, now) = (&self.fixed_roles, self.clock.now());
+        standing(self.store.deactivate_user(id, None, fixed, now).await?)
     }
 
     /// Lets a user log in again; ended sessions stay ended.
     ///
     /// # Errors
-    /// [`AuthError::NotFound`].
-    pub async fn activate(&self, id: UserId) -> AuthResult<User> {
+    /// [`AuthError::NotFound`], [`AuthError::Outranked`].
+    pub async fn activate(&self, by: Actor<'_>, id: UserId) -> AuthResult<User> {
+        self.require_rank(by, id).await?;
         standing(self.store.activate_user(id, self.clock.now()).await?)
     }
 
     /// Replaces a user's roles; effective on the user's next request.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`], [`AuthError::LastAdmin`], [`AuthError::NotFound`].
-    pub async fn set_roles(&self, id: UserId, roles: Vec<String>) -> AuthResult<User> {
+    /// [`AuthError::Invalid`], [`AuthError::LastAdmin`], [`AuthError::NotFound`],
+    /// [`AuthError::ReauthRequired`].
+    pub async fn set_roles(
+        &self,
+        by: Actor<'_>,
+        id: UserId,
+        roles: Vec<String>,
+    ) -> AuthResult<User> {
+        self.require_fresh(by)?;
         let roles = parse_roles(roles)?;
-        standing(self.store.set_roles(id, &roles, self.clock.now()).await?)
+        let (fixed, now) = (&self.fixed_roles, self.clock.now());
+        standing(self.store.set_roles(id, &roles, fixed, now).await?)
     }
 
     /// A user's sessions that are not closed, newest first.
@@ -270,11 +326,12 @@ impl Admin {
         Ok(self.store.open_sessions_of(id).await?)
     }
 
-    /// Ends all sessions of a user and says how many there were.
+    /// Ends all sessions of a user and says how many there were (ASVS 7.4.5).
     ///
     /// # Errors
-    /// [`AuthError::NotFound`].
-    pub async fn revoke_all(&self, id: UserId) -> AuthResult<u64> {
+    /// [`AuthError::NotFound`], [`AuthError::Outranked`].
+    pub async fn revoke_all(&self, by: Actor<'_>, id: UserId) -> AuthResult<u64> {
+        self.require_rank(by, id).await?;
         let closed = self
             .store
             .close_sessions(id, None, CloseReason::Revoked, self.clock.now())
@@ -285,8 +342,13 @@ impl Admin {
     /// Ends one session, whosesoever it is; ending one twice is no error.
     ///
     /// # Errors
-    /// [`AuthError::NotFound`].
-    pub async fn revoke_session(&self, id: SessionId) -> AuthResult<()> {
+    /// [`AuthError::NotFound`], [`AuthError::Outranked`].
+    pub async fn revoke_session(&self, by: Actor<'_>, id: SessionId) -> AuthResult<()> {
+        if !self.roles.is_above_all(by)
+            && let Some(owner) = self.store.owner_of_session(id).await?
+        {
+            self.require_rank(by, owner).await?;
+        }
         match self
             .store
             .close_session_by_id(id, CloseReason::Revoked, self.clock.now())

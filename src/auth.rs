@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
     accounts::{AccountPolicy, Accounts},
-    admin::Admin,
+    admin::{Admin, AdminPolicy},
     clock::{Clock, Span, SystemClock, Timestamp},
     entropy::{Entropy, SystemEntropy, random_bytes},
     error::AuthResult,
@@ -17,11 +17,12 @@ use crate::{
     letters::{LetterSettings, Letters},
     lookup::Lookup,
     metrics::Metrics,
-    model::{account::AttributeRules, session::IdleRule, user::SessionLimit},
+    model::{account::AttributeRules, role::FixedRoles, session::IdleRule, user::SessionLimit},
     outbox::{Outbox, OutboxParts, Post},
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
     recovery::Recovery,
+    roles::RoleBook,
     sessions::{CurrentUser, Presented, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
     store::{Store, StoreError, StoreResult},
@@ -46,6 +47,7 @@ struct Inner {
     accounts: Accounts,
     verification: Verification,
     recovery: Recovery,
+    roles: RoleBook,
     admin: Admin,
     sweeper: Sweeper,
     conceals: bool,
@@ -65,6 +67,8 @@ impl Auth {
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
             sweep: SweepPolicy::default(),
+            roles: FixedRoles::default(),
+            admin: AdminPolicy::default(),
             letters: None,
             post: None,
             clock: Arc::new(SystemClock::new()),
@@ -112,6 +116,12 @@ impl Auth {
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.0.recovery
+    }
+
+    /// What roles there are, and what they grant.
+    #[must_use]
+    pub fn roles(&self) -> &RoleBook {
+        &self.0.roles
     }
 
     /// What administrators do.
@@ -217,6 +227,8 @@ pub struct AuthBuilder {
     rules: AttributeRules,
     accounts: AccountPolicy,
     sweep: SweepPolicy,
+    roles: FixedRoles,
+    admin: AdminPolicy,
     letters: Option<Letters>,
     post: Option<Post>,
     clock: Arc<dyn Clock>,
@@ -253,6 +265,19 @@ impl AuthBuilder {
     /// What is removed when it is over, and how often.
     pub fn sweep(mut self, policy: SweepPolicy) -> Self {
         self.sweep = policy;
+        self
+    }
+
+    /// What roles there are besides those that administrators make; the built-in `admin` alone by default.
+    /// All nodes of one database are given the same.
+    pub fn roles(mut self, roles: FixedRoles) -> Self {
+        self.roles = roles;
+        self
+    }
+
+    /// What administrators' acts take.
+    pub fn admin(mut self, policy: AdminPolicy) -> Self {
+        self.admin = policy;
         self
     }
 
@@ -297,6 +322,7 @@ impl AuthBuilder {
         self.sessions.check()?;
         self.accounts.check(self.post.is_some())?;
         self.sweep.check()?;
+        self.admin.check()?;
         let Self {
             store,
             keys,
@@ -307,6 +333,8 @@ impl AuthBuilder {
             rules,
             accounts: account_policy,
             sweep,
+            roles: fixed_roles,
+            admin: admin_policy,
             letters,
             post,
             clock,
@@ -359,8 +387,10 @@ impl AuthBuilder {
             limit,
             idle,
             unverified_ttl: account_policy.unverified_ttl,
+            fixed_roles: Arc::new(fixed_roles),
         };
-        let (accounts, admin) = by_hand(&means);
+        let roles = RoleBook::new(Arc::clone(&store), Arc::clone(&means.fixed_roles));
+        let (accounts, admin) = on_users(&means, &roles, admin_policy);
         let (verification, recovery) = by_mail(&means);
         let sweeper = Sweeper::new(Arc::clone(&store), Arc::clone(&clock), &*entropy, sweep);
         let auth = Auth(Arc::new(Inner {
@@ -375,6 +405,7 @@ impl AuthBuilder {
             accounts,
             verification,
             recovery,
+            roles,
             admin,
             sweeper,
             conceals: account_policy.conceal_existence,
@@ -388,7 +419,7 @@ impl AuthBuilder {
     }
 }
 
-/// What the use cases around accounts are made of.
+/// What the use cases around users and letters are made of.
 struct Means {
     store: Arc<dyn Store>,
     passwords: Passwords,
@@ -400,9 +431,10 @@ struct Means {
     limit: SessionLimit,
     idle: IdleRule,
     unverified_ttl: Span,
+    fixed_roles: Arc<FixedRoles>,
 }
 
-fn by_hand(means: &Means) -> (Accounts, Admin) {
+fn on_users(means: &Means, roles: &RoleBook, policy: AdminPolicy) -> (Accounts, Admin) {
     let accounts = Accounts {
         store: Arc::clone(&means.store),
         passwords: means.passwords.clone(),
@@ -413,6 +445,7 @@ fn by_hand(means: &Means) -> (Accounts, Admin) {
         limit: means.limit,
         idle: means.idle,
         unverified_ttl: means.unverified_ttl,
+        fixed_roles: Arc::clone(&means.fixed_roles),
     };
     let admin = Admin {
         store: Arc::clone(&means.store),
@@ -422,6 +455,9 @@ fn by_hand(means: &Means) -> (Accounts, Admin) {
         entropy: Arc::clone(&means.entropy),
         limit: means.limit,
         idle: means.idle,
+        roles: roles.clone(),
+        fixed_roles: Arc::clone(&means.fixed_roles),
+        policy,
     };
     (accounts, admin)
 }

@@ -20,12 +20,14 @@ pub(crate) use self::files::{lock_folder_of, make_secret, read_secret, replace_s
 pub use self::{layer::DEFAULTS, layers::Sources, shape::variable};
 use crate::{
     accounts::AccountPolicy,
+    admin::AdminPolicy,
     clock::Timestamp,
     entropy::Entropy,
     http::HttpSettings,
     mail::settings::{MailSettings, Transport},
     model::{account::AttributeRules, client::Clients},
     passwords::PasswordPolicy,
+    roles::RoleSettings,
     secret::SecretString,
     sessions::SessionPolicy,
     setting::{BadSetting, is_own_machine, shown_address},
@@ -125,6 +127,11 @@ pub struct Settings {
     pub passwords: PasswordPolicy,
     /// `[accounts]`.
     pub accounts: AccountPolicy,
+    /// `[roles]`.
+    #[serde(default)]
+    pub roles: RoleSettings,
+    /// `[admin]`.
+    pub admin: AdminPolicy,
     /// `[mail]`.
     pub mail: MailSettings,
     /// `[sweep]`.
@@ -194,6 +201,8 @@ impl Settings {
             .check(self.environment == Environment::Production)?;
         self.accounts
             .check(self.mail.transport != Transport::None)?;
+        self.roles.fixed()?;
+        self.admin.check()?;
         self.sweep.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;

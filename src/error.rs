@@ -56,6 +56,18 @@ pub enum AuthError {
     /// The user lacks this role.
     #[error("the role `{0}` is required")]
     RoleRequired(Cow<'static, str>),
+    /// The user lacks this permission.
+    #[error("the permission `{0}` is required")]
+    PermissionRequired(Cow<'static, str>),
+    /// The user acts on somebody who may do more than they may.
+    #[error("the user acts on somebody who may do more")]
+    Outranked,
+    /// The user proved who they are too long ago for this.
+    #[error("the last login is too old for this")]
+    ReauthRequired,
+    /// A role that the program or its configuration decides about.
+    #[error("the role is fixed by the {0}")]
+    RoleFixed(&'static str),
     /// There is no such thing, or it is not the caller's.
     #[error("no such {0}")]
     NotFound(&'static str),

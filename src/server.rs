@@ -208,6 +208,8 @@ async fn build_service(
         .passwords(settings.passwords.clone())
         .attribute_rules(rules)
         .accounts(settings.accounts.clone())
+        .roles(settings.roles.fixed()?)
+        .admin(settings.admin.clone())
         .sweep(settings.sweep.clone())
         .letters(letters(settings)?)
         .clock(Arc::clone(&clock) as Arc<dyn Clock>);

@@ -27,6 +27,7 @@ use crate::{
     outbox::{Cause, Outbox},
     passwords::{self, Passwords},
     presence::Presence,
+    roles::Actor,
     secret::SecretString,
     setting::BadSetting,
     store::{CloseSession, LoginName, OpenSession, OpenSessionRequest, Store},
@@ -225,6 +226,15 @@ impl CurrentUser {
             authenticated_at,
             expires_at,
             transport,
+        }
+    }
+
+    /// Who acts, for the use cases that ask.
+    #[must_use]
+    pub fn actor(&self) -> Actor<'_> {
+        Actor::User {
+            user: &self.user,
+            authenticated_at: self.authenticated_at,
         }
     }
 }

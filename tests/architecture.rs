@@ -64,8 +64,9 @@ const LAYERS: [&[&str]; 9] = [
     &["server", "cli", "main"],
 ];
 const USE_CASES: usize = 3;
-/// The use cases that other use cases may import: each is a means, not an end.
-const SHARED_USE_CASES: [&str; 7] = [
+/// The use cases that other use cases may import: each is a means, not an end. `roles` tells who may act on
+/// whom, which is asked wherever somebody acts on users.
+const SHARED_USE_CASES: [&str; 8] = [
     "passwords",
     "tokens",
     "throttle",
@@ -73,6 +74,7 @@ const SHARED_USE_CASES: [&str; 7] = [
     "presence",
     "paging",
     "outbox",
+    "roles",
 ];
 /// The real clock and the real chance, and who may bring them in: those who put things together.
 const SYSTEM: [&str; 2] = ["SystemClock", "SystemEntropy"];

@@ -437,10 +437,12 @@ fn migrations_are_listed_applied_and_taken_back() {
         "0001_users_and_sessions",
         "0002_refresh_tokens",
         "0003_mail",
+        "0005_roles",
         "0006_sweeping"
     ]);
     let newest_first = json!([
         "0006_sweeping",
+        "0005_roles",
         "0003_mail",
         "0002_refresh_tokens",
         "0001_users_and_sessions"
@@ -630,6 +632,55 @@ fn production_shows_its_documents_to_operators_only() {
             .is_some_and(|at| at.ends_with('Z')),
         "UTC: {log}"
     );
+}
+
+/// ASVS 8.1.1, 8.1.2, 8.1.3, 8.1.4: which role may do what, for machines.
+#[test]
+fn the_matrix_of_roles_and_operations_is_printed() {
+    let place = Place::new();
+    let support = ("DOORWARD__ROLES__SUPPORT", "users:read,sessions:revoke");
+    let printed = place.run(&["roles", "matrix", "--json"], &[support]).json();
+    assert!(!place.path("data").exists(), "no database is opened for it");
+    let sources: Vec<_> = printed["roles"]
+        .as_array()
+        .expect("roles")
+        .iter()
+        .map(|role| (role["name"].as_str(), role["source"].as_str()))
+        .collect();
+    let wanted = [
+        (Some("admin"), Some("built_in")),
+        (Some("support"), Some("config")),
+    ];
+    assert_eq!(sources, wanted);
+    let operations = printed["operations"].as_array().expect("operations");
+    let answers = |name: &str| {
+        let found = operations.iter().find(|one| one["operation"] == name);
+        found.expect(name)["answers"].clone()
+    };
+    for (operation, nobody, no_role, support, admin) in [
+        ("health", "allowed", "allowed", "allowed", "allowed"),
+        ("get_me", "401", "allowed", "allowed", "allowed"),
+        ("list_users", "401", "403", "allowed", "allowed"),
+        ("revoke_user", "401", "403", "allowed", "allowed"),
+        ("update_user", "401", "403", "403", "step_up_sometimes"),
+        ("set_roles", "401", "403", "403", "step_up"),
+        ("oauth_introspect", "401", "401", "401", "401"),
+    ] {
+        let wanted =
+            json!({"(nobody)": nobody, "(no role)": no_role, "support": support, "admin": admin});
+        assert_eq!(answers(operation), wanted, "{operation}");
+    }
+    let words = place.run(&["roles", "matrix"], &[support]).answer();
+    assert_eq!(words.lines().count(), operations.len() + 1, "{words}");
+    let row = words.lines().find(|line| line.starts_with("list_users "));
+    let cells: Vec<&str> = row.expect("a row").split_whitespace().collect();
+    assert_eq!(cells, ["list_users", "401", "403", "allowed", "allowed"]);
+
+    let all = [&LIGHT[..], &[support]].concat();
+    let printed = place
+        .run(&["roles", "matrix", "--stored", "--json"], &all)
+        .json();
+    assert_eq!(printed["roles"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]

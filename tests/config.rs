@@ -10,11 +10,13 @@ use std::{
 };
 
 use doorward::{
+    admin::AdminPolicy,
     clock::Timestamp,
     config::{DEFAULTS, Settings, Sources, variable},
     entropy::SystemEntropy,
     http::HttpSettings,
     passwords::PasswordPolicy,
+    roles::RoleSettings,
     sessions::SessionPolicy,
     store::settings::DatabaseSettings,
     tokens::keys::KeyFile,
@@ -471,6 +473,50 @@ fn the_public_url_is_a_url() {
     }
 }
 
+/// Roles are named by whoever sets them, in files and in variables.
+#[test]
+fn roles_are_read_and_judged() {
+    let place = Place::new();
+    let file = "[roles]\nsupport = [\"users:read\", \"billing:write\"]\nhelp-desk = []\n";
+    place.write("my.toml", file);
+    let variable = [("DOORWARD__ROLES__CLERK", "outbox:manage, users:read")];
+    let print = ["config", "print", "--json", "--config", "my.toml"];
+    let printed = place.run(&print, &variable).json();
+    let wanted = serde_json::json!({
+        "clerk": ["outbox:manage", "users:read"],
+        "help-desk": [],
+        "support": ["users:read", "billing:write"],
+    });
+    assert_eq!(printed["roles"], wanted);
+    let check = ["config", "check", "--config", "my.toml"];
+    place.run(&check, &variable).answer();
+
+    assert_eq!(
+        refused(&[("DOORWARD__ROLES__SUPPORT", "users:read,users:reed")]),
+        "roles.support: `users:reed` is none of Doorward's permissions; did you mean users:read? Names of your own \
+         begin otherwise; correct it, e.g. [\"users:read\"]"
+    );
+    assert_eq!(
+        refused(&[("DOORWARD__ROLES__ADMIN", "users:read")]),
+        "roles.admin: is the built-in role, which cannot be changed; choose another name"
+    );
+    assert!(
+        refused(&[("DOORWARD__ROLES__1ST", "users:read")])
+            .starts_with("roles.1st: `1st` is not the name of a role; ")
+    );
+    assert!(refused(&[("DOORWARD__ROLES__A__B", "x")]).starts_with("DOORWARD__ROLES__A__B: "));
+    assert!(
+        refused_file("[roles]\nsupport = \"users:read\"")
+            .starts_with("roles.support: must be a list of texts")
+    );
+    assert!(refused_file("roles = [\"admin\"]").starts_with("roles: is a section"));
+    assert!(refused_file("[roles.a]\nb = []").starts_with("roles.a.b: is not a known key"));
+    assert!(
+        refused(&[("DOORWARD__ADMIN__STEP_UP", "5s")])
+            .starts_with("admin.step_up: 5s is neither 0s nor 1m to 365d; ")
+    );
+}
+
 #[test]
 fn later_layers_win() {
     let place = Place::new();
@@ -667,6 +713,8 @@ fn the_default_file_says_what_the_modules_say() {
     same(&settings.database, &DatabaseSettings::default());
     same(&settings.sessions, &SessionPolicy::default());
     same(&settings.passwords, &PasswordPolicy::default());
+    same(&settings.roles, &RoleSettings::default());
+    same(&settings.admin, &AdminPolicy::default());
 }
 
 #[track_caller]
@@ -828,11 +876,11 @@ fn an_unmigrated_database_stops_the_start() {
     let variables = with(&PRODUCTION, &[("DOORWARD__HTTP__LISTEN", "127.0.0.1:0")]);
     assert_eq!(
         place.run(&["serve"], &variables).refusal(),
-        "database.auto_migrate: is false and the database lacks 0001_users_and_sessions, 0002_refresh_tokens, 0003_mail, 0006_sweeping; run `doorward migrate`, or set it to true"
+        "database.auto_migrate: is false and the database lacks 0001_users_and_sessions, 0002_refresh_tokens, 0003_mail, 0005_roles, 0006_sweeping; run `doorward migrate`, or set it to true"
     );
     assert_eq!(
         place.run(&["migrate"], &variables).answer(),
-        "applied 0001_users_and_sessions\napplied 0002_refresh_tokens\napplied 0003_mail\napplied 0006_sweeping\n"
+        "applied 0001_users_and_sessions\napplied 0002_refresh_tokens\napplied 0003_mail\napplied 0005_roles\napplied 0006_sweeping\n"
     );
     drop(place.serve(&variables));
 

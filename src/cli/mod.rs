@@ -6,6 +6,7 @@
 
 mod keys;
 mod mail;
+mod roles;
 mod system;
 mod users;
 
@@ -71,6 +72,9 @@ enum Command {
     /// Keys that sign access tokens
     #[command(subcommand)]
     Key(keys::KeyCommand),
+    /// Roles
+    #[command(subcommand)]
+    Roles(roles::RolesCommand),
     /// Letters
     #[command(subcommand)]
     Mail(mail::MailCommand),
@@ -152,6 +156,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::User(command) => users::user(&settings, command, say).await,
         Command::Admin(command) => users::admin(&settings, command, say).await,
         Command::Session(command) => users::session(&settings, command, say).await,
+        Command::Roles(command) => roles::obey(&settings, command, say).await,
         Command::Key(_) | Command::Mail(_) => {
             unreachable!("answered above, before settings are needed")
         }

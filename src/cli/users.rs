@@ -15,10 +15,13 @@ use crate::{
         session::Session,
         user::{ADMIN, Roles, User, UserStatus},
     },
+    roles::Actor,
     server,
     store::LoginName,
     username::Username,
 };
+
+const OPERATOR: Actor<'static> = Actor::Operator;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -122,10 +125,14 @@ pub(super) async fn user(
             }
             UserCommand::Show { user } => find(auth, &user).await?,
             UserCommand::Deactivate { user } => {
-                auth.admin().deactivate(find(auth, &user).await?.id).await?
+                auth.admin()
+                    .deactivate(OPERATOR, find(auth, &user).await?.id)
+                    .await?
             }
             UserCommand::Activate { user } => {
-                auth.admin().activate(find(auth, &user).await?.id).await?
+                auth.admin()
+                    .activate(OPERATOR, find(auth, &user).await?.id)
+                    .await?
             }
         };
         say.text(in_words(&user), as_json(&user))
@@ -169,7 +176,7 @@ pub(super) async fn admin(
                     .chain([ADMIN])
                     .map(str::to_owned)
                     .collect();
-                auth.admin().set_roles(user.id, roles).await?
+                auth.admin().set_roles(OPERATOR, user.id, roles).await?
             }
         };
         say.text(in_words(&user), as_json(&user))
@@ -195,7 +202,10 @@ pub(super) async fn session(
         SessionCommand::Revoke {
             user: Some(user), ..
         } => {
-            let ended = auth.admin().revoke_all(find(auth, &user).await?.id).await?;
+            let ended = auth
+                .admin()
+                .revoke_all(OPERATOR, find(auth, &user).await?.id)
+                .await?;
             say.text(
                 format!("{ended} session(s) ended"),
                 json!({ "ended": ended }),
@@ -205,7 +215,7 @@ pub(super) async fn session(
             session: Some(session),
             ..
         } => {
-            auth.admin().revoke_session(session).await?;
+            auth.admin().revoke_session(OPERATOR, session).await?;
             say.text("the session is ended", json!({ "ended": 1 }))
         }
         SessionCommand::Revoke { .. } => Err(Failure("name a session or --user".to_owned())),
@@ -214,7 +224,7 @@ pub(super) async fn session(
 }
 
 /// Runs a command on the same use cases as the server, on the configured database.
-async fn with_service(
+pub(super) async fn with_service(
     settings: &Settings,
     command: impl AsyncFnOnce(&Auth) -> Result<(), Failure>,
 ) -> Result<(), Failure> {

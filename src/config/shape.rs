@@ -14,6 +14,8 @@ use super::layer::{DEFAULTS, Layer};
 use crate::setting::BadSetting;
 
 const PREFIX: &str = "DOORWARD__";
+/// The section whose keys are names that people choose; each takes a list of texts.
+const OPEN: &str = "roles";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -86,10 +88,9 @@ impl Shape {
                 continue;
             }
             let kind = self
-                .0
-                .get(key)
+                .kind(key)
                 .ok_or_else(|| self.unknown(key, &layer.source))?;
-            if Kind::of(&value.kind) != Some(*kind) {
+            if Kind::of(&value.kind) != Some(kind) {
                 let problem = format!("must be {} ({})", kind.expected(), layer.source);
                 return Err(BadSetting::new(key, problem, "correct it there"));
             }
@@ -104,9 +105,19 @@ impl Shape {
         })
     }
 
+    fn kind(&self, key: &str) -> Option<Kind> {
+        let is_plain = |name: &str| {
+            name.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        };
+        let open = key.strip_prefix(OPEN).and_then(|key| key.strip_prefix('.'));
+        let open = open.filter(|name| !name.is_empty() && is_plain(name));
+        self.0.get(key).copied().or(open.map(|_| Kind::Texts))
+    }
+
     fn is_section(&self, key: &str) -> bool {
         let within = format!("{key}.");
-        self.0.keys().any(|known| known.starts_with(&within))
+        key == OPEN || self.0.keys().any(|known| known.starts_with(&within))
     }
 
     fn unknown(&self, key: &str, source: &str) -> BadSetting {
@@ -134,7 +145,7 @@ impl Shape {
             };
             let key = path.to_lowercase().replace("__", ".");
             let source = format!("environment variable {name}");
-            let Some(kind) = self.0.get(&key).filter(|_| names.contains(name)) else {
+            let Some(kind) = self.kind(&key).filter(|_| variable(&key) == name) else {
                 let remedy = nearest(name, names.iter().map(String::as_str)).map_or_else(
                     || "`doorward config print` shows all keys".to_owned(),
                     |known| format!("did you mean {known}?"),

@@ -14,8 +14,11 @@ use super::{
         AdminUserDto, AttributesDto, OnLimitDto, SessionList, StatusDto, Time, example_attributes,
         example_time, to_map,
     },
-    guard::{AdminRole, HasRole, Secured},
     me_api::{given, profile_change},
+    permission::{
+        Declared, Fresh, HasPermission, MayStepUp, RolesGrant, SessionsRevoke, UsersRead,
+        UsersWrite,
+    },
     problem::{ADMIN, Answer, BODY, CONFLICT, Done, Fails, INVALID, NOT_FOUND},
     verification_api::Accepted,
 };
@@ -47,7 +50,7 @@ struct CreateUserRequest {
     username: Option<String>,
     /// The application's own fields.
     attributes: Option<AttributesDto>,
-    /// What the user may do; none by default.
+    /// Names of roles; none by default. Takes `roles:grant` and a fresh login.
     roles: Option<Vec<String>>,
     /// Whether the address counts as verified; not by default.
     email_verified: Option<bool>,
@@ -171,7 +174,7 @@ impl Example for UpdateUserRequest {
 #[derive(Object)]
 #[oai(example, deny_unknown_fields)]
 struct RolesRequest {
-    /// The names; `admin` opens `/v1/admin`, the others are the application's.
+    /// The names; what each grants is in `/v1/admin/roles`. One that is not there is the application's.
     roles: Vec<String>,
 }
 
@@ -224,11 +227,11 @@ impl AdminApi {
     /// Make a user
     ///
     /// The user has no password; the answer holds a one-time link for setting one, to be handed over. With
-    /// `invite` the link is mailed to the user instead.
+    /// `invite` the link is mailed to the user instead. Giving roles takes `roles:grant` and a fresh login.
     #[oai(path = "/users", method = "post", operation_id = "create_user")]
     async fn create(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        by: Declared<MayStepUp<HasPermission<UsersWrite>>>,
         body: JsonBody<CreateUserRequest>,
     ) -> Result<Answer<201, CreatedUser>, Fails<{ ADMIN | BODY | CONFLICT | INVALID }>> {
         let new = body.0;
@@ -249,7 +252,7 @@ impl AdminApi {
             session_limit,
             invite: new.invite.unwrap_or_default(),
         };
-        let (user, link) = self.auth.admin().create_user(new).await?;
+        let (user, link) = self.auth.admin().create_user(by.actor(), new).await?;
         let link = link.as_ref();
         Ok(Answer(CreatedUser::new(&user, link, &self.public_url)))
     }
@@ -260,7 +263,7 @@ impl AdminApi {
     #[oai(path = "/users", method = "get", operation_id = "list_users")]
     async fn list(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        _by: Declared<HasPermission<UsersRead>>,
         q: Query<Option<String>>,
         status: Query<Option<StatusDto>>,
         role: Query<Option<String>>,
@@ -287,17 +290,20 @@ impl AdminApi {
     #[oai(path = "/users/:id", method = "get", operation_id = "get_user")]
     async fn read(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        _by: Declared<HasPermission<UsersRead>>,
         id: Path<Uuid>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer((&self.auth.admin().user(id.0.into()).await?).into()))
     }
 
     /// Change a user
+    ///
+    /// The address, and whether it is verified, take a fresh login. Refused (`outranked`) about somebody who
+    /// holds a permission that the caller lacks, as are all changes of a user here.
     #[oai(path = "/users/:id", method = "patch", operation_id = "update_user")]
     async fn update(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        by: Declared<MayStepUp<HasPermission<UsersWrite>>>,
         id: Path<Uuid>,
         body: JsonBody<UpdateUserRequest>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | BODY | NOT_FOUND | CONFLICT | INVALID }>> {
@@ -310,7 +316,12 @@ impl AdminApi {
             on_session_limit: given(change.on_session_limit).map(|rule| rule.map(Into::into)),
         };
         Ok(Answer(
-            (&self.auth.admin().update_user(id.0.into(), change).await?).into(),
+            (&self
+                .auth
+                .admin()
+                .update_user(by.actor(), id.0.into(), change)
+                .await?)
+                .into(),
         ))
     }
 
@@ -324,10 +335,13 @@ impl AdminApi {
     )]
     async fn start_reset(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        by: Declared<Fresh<HasPermission<UsersWrite>>>,
         id: Path<Uuid>,
     ) -> Result<Answer<202, Accepted>, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
-        self.auth.admin().start_reset(id.0.into()).await?;
+        self.auth
+            .admin()
+            .start_reset(by.actor(), id.0.into())
+            .await?;
         Ok(Answer(Accepted::default()))
     }
 
@@ -342,11 +356,16 @@ impl AdminApi {
     )]
     async fn deactivate(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        by: Declared<Fresh<HasPermission<UsersWrite>>>,
         id: Path<Uuid>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
         Ok(Answer(
-            (&self.auth.admin().deactivate(id.0.into()).await?).into(),
+            (&self
+                .auth
+                .admin()
+                .deactivate(by.actor(), id.0.into())
+                .await?)
+                .into(),
         ))
     }
 
@@ -360,11 +379,11 @@ impl AdminApi {
     )]
     async fn activate(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        by: Declared<HasPermission<UsersWrite>>,
         id: Path<Uuid>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer(
-            (&self.auth.admin().activate(id.0.into()).await?).into(),
+            (&self.auth.admin().activate(by.actor(), id.0.into()).await?).into(),
         ))
     }
 
@@ -374,7 +393,7 @@ impl AdminApi {
     #[oai(path = "/users/:id/roles", method = "put", operation_id = "set_roles")]
     async fn set_roles(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        by: Declared<Fresh<HasPermission<RolesGrant>>>,
         id: Path<Uuid>,
         body: JsonBody<RolesRequest>,
     ) -> Result<UserAnswer, Fails<{ ADMIN | BODY | NOT_FOUND | CONFLICT | INVALID }>> {
@@ -382,7 +401,7 @@ impl AdminApi {
             (&self
                 .auth
                 .admin()
-                .set_roles(id.0.into(), body.0.roles)
+                .set_roles(by.actor(), id.0.into(), body.0.roles)
                 .await?)
                 .into(),
         ))
@@ -398,7 +417,7 @@ impl AdminApi {
     )]
     async fn sessions(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        _by: Declared<HasPermission<UsersRead>>,
         id: Path<Uuid>,
     ) -> Result<Answer<200, SessionList>, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer(SessionList::new(
@@ -417,11 +436,15 @@ impl AdminApi {
     )]
     async fn revoke(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        by: Declared<HasPermission<SessionsRevoke>>,
         id: Path<Uuid>,
     ) -> Result<Answer<200, Revoked>, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer(Revoked {
-            revoked: self.auth.admin().revoke_all(id.0.into()).await?,
+            revoked: self
+                .auth
+                .admin()
+                .revoke_all(by.actor(), id.0.into())
+                .await?,
         }))
     }
 
@@ -435,10 +458,13 @@ impl AdminApi {
     )]
     async fn revoke_session(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        by: Declared<HasPermission<SessionsRevoke>>,
         id: Path<Uuid>,
     ) -> Result<Done, Fails<{ ADMIN | NOT_FOUND }>> {
-        self.auth.admin().revoke_session(id.0.into()).await?;
+        self.auth
+            .admin()
+            .revoke_session(by.actor(), id.0.into())
+            .await?;
         Ok(Done)
     }
 }

@@ -252,7 +252,7 @@ impl CheckApi {
     ///
     /// For nginx, Traefik, Caddy, Envoy and other proxies that ask before they pass a request on. Any
     /// method is taken, here and below this path; **below it (`/v1/auth/check/` included) the query is the
-    /// application's, and `role` and `redirect` are not looked at**. Who sends the request stands in headers, which are
+    /// application's, and `role`, `permission` and `redirect` are not looked at**. Who sends the request stands in headers, which are
     /// always all there: a proxy that copies them leaves nothing of what the client may have written
     /// itself. A refusal has its `code` in `X-Auth-Problem`, too. With a cookie the method of the original request counts, from `X-Forwarded-Method` or
     /// `X-Original-Method` of a trusted proxy; without one it is taken for an unsafe method.
@@ -262,6 +262,8 @@ impl CheckApi {
         checked: Secured<Checked>,
         /// Only users with this role may pass; others are answered 403.
         role: Query<Option<String>>,
+        /// Only users with this permission may pass; others are answered 403.
+        permission: Query<Option<String>>,
         /// Where the login page leads back to: a path, or an address of a site in
         /// `http.redirect_origins`. Given but empty, it is what the proxy names in `X-Forwarded-Proto`,
         /// `X-Forwarded-Host` and `X-Forwarded-Uri`.
@@ -305,6 +307,11 @@ impl CheckApi {
         if let Some(role) = role.0 {
             let refused = |error: AuthError| for_proxies(error.into());
             require_role(&caller.user, role).map_err(refused)?;
+        }
+        if let Some(permission) = permission.0 {
+            let roles = context.auth.roles();
+            let granted = roles.require(&caller.user, permission).await;
+            granted.map_err(|error| for_proxies(error.into()))?;
         }
         // Scripts can read the headers of an answer, and may not read every cookie.
         let cookies = if is_trusted {

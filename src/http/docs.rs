@@ -14,7 +14,7 @@ use poem_openapi::{
 };
 
 use super::{
-    Api,
+    Api, matrix,
     shapes::{close_requests, written},
 };
 
@@ -34,7 +34,7 @@ struct Described<T>(PhantomData<T>);
 
 impl<T: OpenApi> OpenApi for Described<T> {
     fn meta() -> Vec<MetaApi> {
-        T::meta()
+        matrix::explained(T::meta())
     }
 
     fn register(registry: &mut Registry) {
@@ -70,14 +70,14 @@ pub fn openapi_document(public_url: &str) -> String {
 }
 
 /// OAuth2 flows must list their scopes, even none (OpenAPI 3.0 §4.7.29); poem-openapi leaves an empty
-/// list out.
+/// list out. Operations say in `x-permission` and `x-step-up` what they ask for.
 fn complete(document: &str, server: &str) -> String {
     let flow = "\"tokenUrl\": \"/v1/auth/login\"";
     let whole = format!(
         "\"tokenUrl\": \"{}/v1/auth/login\", \"scopes\": {{}}",
         path_of(server)
     );
-    written(&document.replace(flow, &whole))
+    matrix::declared(written(&document.replace(flow, &whole)))
 }
 
 /// The path that the API is nested below, of an address or of a path; empty for none.

@@ -8,8 +8,8 @@ use super::{ApiOptions, Context, problem::Problem, surface::Surface};
 use crate::auth::Auth;
 
 impl Auth {
-    /// Lets the handlers of a poem app take [`crate::CurrentUser`], [`super::HasRole`] and
-    /// [`super::Secured`]. Give it the options that [`Auth::routes`] gets: cookies are then called the
+    /// Lets the handlers of a poem app take [`crate::CurrentUser`], [`super::HasRole`],
+    /// [`super::HasPermission`], [`super::Fresh`] and [`super::Secured`]. Give it the options that [`Auth::routes`] gets: cookies are then called the
     /// same everywhere.
     ///
     /// It does nothing else to the app's own routes: headers for security and CORS, and a limit on bodies,

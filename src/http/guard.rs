@@ -117,7 +117,7 @@ pub trait RoleName: Send + Sync + 'static {
     const NAME: &'static str;
 }
 
-/// The role of administrators.
+/// The built-in role; whoever has it holds all of Doorward's own permissions.
 #[derive(Debug)]
 pub struct AdminRole;
 
@@ -160,6 +160,18 @@ impl<R: RoleName> Deref for HasRole<R> {
 
     fn deref(&self) -> &CurrentUser {
         &self.caller
+    }
+}
+
+impl<R: RoleName> AsRef<CurrentUser> for HasRole<R> {
+    fn as_ref(&self) -> &CurrentUser {
+        &self.caller
+    }
+}
+
+impl AsRef<Self> for CurrentUser {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 

@@ -67,6 +67,22 @@ pub(super) fn profile_change(
     }
 }
 
+/// What somebody may do.
+#[derive(Object)]
+#[oai(example)]
+struct PermissionList {
+    /// The names, in order.
+    permissions: Vec<String>,
+}
+
+impl Example for PermissionList {
+    fn example() -> Self {
+        Self {
+            permissions: vec!["users:read".to_owned()],
+        }
+    }
+}
+
 /// The current password and a new one.
 #[derive(Object)]
 #[oai(example, deny_unknown_fields)]
@@ -132,6 +148,24 @@ impl MeApi {
         caller: Secured<CurrentUser>,
     ) -> Result<Answer<200, UserDto>, Fails<GUARDED>> {
         Ok(Answer((&caller.user).into()))
+    }
+
+    /// What may I do
+    ///
+    /// What the caller's roles grant at this moment, Doorward's own permissions and the application's.
+    #[oai(
+        path = "/me/permissions",
+        method = "get",
+        operation_id = "get_my_permissions"
+    )]
+    async fn permissions(
+        &self,
+        caller: Secured<CurrentUser>,
+    ) -> Result<Answer<200, PermissionList>, Fails<GUARDED>> {
+        let granted = self.auth.roles().permissions_of(&caller.user).await?;
+        Ok(Answer(PermissionList {
+            permissions: granted.to_vec(),
+        }))
     }
 
     /// Change my name or attributes

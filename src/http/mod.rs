@@ -19,13 +19,16 @@ mod embed;
 mod guard;
 mod login_page;
 mod mail_pages;
+mod matrix;
 mod me_api;
 mod oauth_api;
 mod origins;
 mod outbox_api;
 mod page;
 mod password_api;
+mod permission;
 mod problem;
+mod roles_api;
 mod shapes;
 mod surface;
 mod system_api;
@@ -50,6 +53,7 @@ use self::{
     origins::{check_origins, is_plain_text},
     outbox_api::OutboxApi,
     password_api::PasswordApi,
+    roles_api::RolesApi,
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
     verification_api::VerificationApi,
@@ -58,6 +62,11 @@ pub use self::{
     docs::openapi_document,
     embed::{AuthMiddleware, Authenticated},
     guard::{AdminRole, Guard, HasRole, RoleName, Secured},
+    matrix::{Asks, Operation, Verdict, operations},
+    permission::{
+        Fresh, HasPermission, OutboxManage, PermissionName, RolesGrant, RolesRead, SessionsRevoke,
+        StepUp, UsersRead, UsersWrite,
+    },
     problem::Problem,
 };
 use crate::{
@@ -342,7 +351,8 @@ enum Tag {
     Mail,
     /// What users see and change about themselves.
     Me,
-    /// What administrators do. Needs the role `admin`.
+    /// What administrators do. Each operation names the permission that a role of the caller has to grant,
+    /// for machines as `x-permission`, and in `x-step-up` whether it takes a fresh login.
     Administration,
     /// What operators and their tools ask.
     System,
@@ -356,6 +366,7 @@ type Api = (
     VerificationApi,
     MeApi,
     AdminApi,
+    RolesApi,
     OutboxApi,
     OAuthApi,
     SystemApi,
@@ -383,6 +394,7 @@ impl Auth {
                 auth: self.clone(),
                 public_url: options.public_url.clone(),
             },
+            RolesApi(self.clone()),
             OutboxApi(self.clone()),
             OAuthApi {
                 auth: self.clone(),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Tag,
     dto::{Time, example_time},
-    guard::{AdminRole, HasRole, Secured},
+    permission::{Declared, HasPermission, OutboxManage},
     problem::{ADMIN, Answer, CONFLICT, Fails, INVALID, NOT_FOUND},
 };
 use crate::{
@@ -157,7 +157,7 @@ impl OutboxApi {
     #[oai(path = "/", method = "get", operation_id = "list_letters")]
     async fn list(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        _by: Declared<HasPermission<OutboxManage>>,
         state: Query<Option<LetterStateDto>>,
         #[oai(default = "super::admin_api::default_page")] limit: Query<u32>,
         cursor: Query<Option<Uuid>>,
@@ -178,7 +178,7 @@ impl OutboxApi {
     #[oai(path = "/:id", method = "get", operation_id = "get_letter")]
     async fn read(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        _by: Declared<HasPermission<OutboxManage>>,
         id: Path<Uuid>,
     ) -> Result<LetterAnswer, Fails<{ ADMIN | NOT_FOUND }>> {
         Ok(Answer((&self.0.outbox().find(id.0.into()).await?).into()))
@@ -190,7 +190,7 @@ impl OutboxApi {
     #[oai(path = "/:id/retry", method = "post", operation_id = "retry_letter")]
     async fn retry(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        _by: Declared<HasPermission<OutboxManage>>,
         id: Path<Uuid>,
     ) -> Result<LetterAnswer, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
         Ok(Answer((&self.0.outbox().retry(id.0.into()).await?).into()))
@@ -202,7 +202,7 @@ impl OutboxApi {
     #[oai(path = "/:id/drop", method = "post", operation_id = "drop_letter")]
     async fn drop_letter(
         &self,
-        _admin: Secured<HasRole<AdminRole>>,
+        _by: Declared<HasPermission<OutboxManage>>,
         id: Path<Uuid>,
     ) -> Result<LetterAnswer, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
         let outbox = self.0.outbox();

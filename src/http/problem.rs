@@ -307,6 +307,32 @@ impl From<AuthError> for Problem {
                 "Not allowed",
                 format!("This needs the role `{role}`."),
             ),
+            E::PermissionRequired(permission) => Self::new(
+                S::FORBIDDEN,
+                "permission_required",
+                "Not allowed",
+                format!("This needs a role that grants the permission `{permission}`."),
+            ),
+            E::Outranked => Self::new(
+                S::FORBIDDEN,
+                "outranked",
+                "Not allowed",
+                "This user has a permission that you lack; ask somebody who has it, or an administrator.",
+            ),
+            E::ReauthRequired => Self::new(
+                S::FORBIDDEN,
+                "reauth_required",
+                "Fresh login required",
+                "Your last login is too old for this: give your password again with `POST /v1/auth/reauthenticate`, then repeat the request.",
+            ),
+            E::RoleFixed(by) => Self::new(
+                S::CONFLICT,
+                "role_fixed",
+                "Role fixed",
+                format!(
+                    "This role is fixed by the {by} and cannot be changed here; choose another name."
+                ),
+            ),
             E::NotFound(what) => Self::new(
                 S::NOT_FOUND,
                 "not_found",
@@ -314,7 +340,7 @@ impl From<AuthError> for Problem {
                 format!("There is no such {what}."),
             ),
             E::LastAdmin => {
-                let detail = "The last active administrator can be neither demoted nor deactivated; make another one first.";
+                let detail = "An active user whose role grants `roles:grant` must remain; make another one first.";
                 Self::new(S::CONFLICT, "last_admin", "Last administrator", detail)
             }
             E::LinkRefused => Self::bad_request(

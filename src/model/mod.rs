@@ -4,6 +4,7 @@ pub mod account;
 pub mod client;
 pub mod field;
 pub mod mail;
+pub mod role;
 pub mod session;
 pub mod token;
 pub mod user;

@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp, email::EmailAddress, ids::UserId, secret::SecretString, username::Username,
 };
 
-/// The role that opens `/v1/admin`.
+/// The built-in role, which holds all of Doorward's own permissions.
 pub const ADMIN: &str = "admin";
 
 /// A user, without anything secret.
@@ -25,7 +25,7 @@ pub struct User {
     pub username: Option<Username>,
     /// The application's own fields.
     pub attributes: Attributes,
-    /// What the user may do; `admin` is Doorward's own, the others are the application's.
+    /// What the user may do, by name; one that is defined nowhere is the application's and grants nothing here.
     pub roles: Roles,
     /// Whether the user may log in.
     pub status: UserStatus,
@@ -42,12 +42,6 @@ impl User {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.status == UserStatus::Active
-    }
-
-    /// Whether the user is an administrator who can act.
-    #[must_use]
-    pub fn is_active_admin(&self) -> bool {
-        self.is_active() && self.roles.contains(ADMIN)
     }
 }
 
@@ -220,18 +214,27 @@ impl Roles {
     /// [`InvalidRoles`] when a name is not of the accepted form or there are too many.
     pub fn parse(names: impl IntoIterator<Item = String>) -> Result<Self, InvalidRoles> {
         let set: BTreeSet<String> = names.into_iter().collect();
-        let is_name = |name: &String| {
-            (1..=32).contains(&name.len())
-                && name.as_bytes()[0].is_ascii_lowercase()
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
-        };
-        if set.len() <= MOST_ROLES && set.iter().all(is_name) {
+        if set.len() <= MOST_ROLES && set.iter().all(|name| Self::is_name(name)) {
             Ok(Self(set))
         } else {
             Err(InvalidRoles)
         }
+    }
+
+    /// Whether a text can be the name of a role.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        text.len() <= 32
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Only the administrator's role.

@@ -31,6 +31,7 @@ use crate::{
     model::{
         account::{NewRegistration, WaitingRegistration},
         mail::{Letter, LetterKind, LetterState, NewLetter, Settlement},
+        role::{FixedRoles, RoleDefinition, StoredRole},
         session::{CloseReason, Device, IdleRule, NewSession, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
@@ -85,6 +86,26 @@ pub enum ChangeStanding {
     CredentialsChanged,
     /// There is no such user.
     Gone,
+}
+
+/// Outcome of [`Store::put_role`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutRole {
+    /// Stored, as it is now.
+    Stored(StoredRole),
+    /// Refused: no active administrator would be left.
+    LastAdmin,
+}
+
+/// Outcome of [`Store::delete_role`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteRole {
+    /// Deleted.
+    Deleted,
+    /// Refused: no active administrator would be left.
+    LastAdmin,
+    /// There is no such role.
+    Unknown,
 }
 
 /// Outcome of [`Store::set_password`].
@@ -381,12 +402,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Replaces a user's roles. Sessions stay open: rights are read from the user at each request.
     ///
-    /// Concurrent calls of this and [`Self::deactivate_user`] never leave the system without an
-    /// active administrator where there was one.
+    /// An administrator is whoever holds a role that grants [`ROLES_GRANT`](crate::model::role::ROLES_GRANT):
+    /// a fixed one, or a stored one that no fixed one has the name of. Concurrent calls of this,
+    /// [`Self::deactivate_user`], [`Self::put_role`] and [`Self::delete_role`] never leave the system
+    /// without an active administrator where there was one, if all of them are given the same `fixed`.
     async fn set_roles(
         &self,
         id: UserId,
         roles: &Roles,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding>;
 
@@ -394,16 +418,39 @@ pub trait Store: Send + Sync + 'static {
     /// Deactivating twice keeps the first time. With a `credential_version` nothing changes unless
     /// the user still has it: the proof that was given belongs to it.
     ///
-    /// Races with [`Self::open_session`]: whichever comes first, no session is open afterwards.
+    /// Races with [`Self::open_session`]: whichever comes first, no session is open afterwards. The last
+    /// administrator stays, as with [`Self::set_roles`].
     async fn deactivate_user(
         &self,
         id: UserId,
         credential_version: Option<i64>,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding>;
 
     /// Lets a user log in again; closed sessions stay closed.
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding>;
+
+    /// All roles of the database, by name.
+    async fn list_roles(&self) -> StoreResult<Vec<StoredRole>>;
+
+    /// The roles of the database that have one of these names, in any order.
+    async fn roles_named(&self, names: &[String]) -> StoreResult<Vec<RoleDefinition>>;
+
+    /// Stores a role in place of the one of its name, if there is one; effective on its holders' next
+    /// requests. Of concurrent calls for one name the last one counts, whole. The last administrator
+    /// stays, as with [`Self::set_roles`]: that a role grants less is refused where it would make the last
+    /// one none.
+    async fn put_role(
+        &self,
+        role: &RoleDefinition,
+        fixed: &FixedRoles,
+        now: Timestamp,
+    ) -> StoreResult<PutRole>;
+
+    /// Deletes a role. Users keep its name, which grants nothing from then on; the last administrator
+    /// stays, as with [`Self::set_roles`].
+    async fn delete_role(&self, name: &str, fixed: &FixedRoles) -> StoreResult<DeleteRole>;
 
     /// Replaces the password if it is still the one `credential_version` was read with, closes all sessions
     /// (`password_changed`) but `keep` and stores the letter, in one step. Open secrets for setting a
@@ -593,6 +640,9 @@ pub trait Store: Send + Sync + 'static {
         letter: Option<&NewLetter>,
         now: Timestamp,
     ) -> StoreResult<CloseSession>;
+
+    /// Whose session it is, open or closed; `None` if there is no such session.
+    async fn owner_of_session(&self, session: SessionId) -> StoreResult<Option<UserId>>;
 
     /// Closes the session with this id, whosesoever it is.
     async fn close_session_by_id(

@@ -75,7 +75,7 @@ macro_rules! has_role {
     ($role:expr) => {
         diesel::PgArrayExpressionMethods::contains(
             users::roles,
-            crate::store::postgres::types::DbRoles::of($role),
+            crate::store::postgres::types::DbNames::of($role),
         )
     };
 }
@@ -379,6 +379,8 @@ mod preparing;
 mod refreshing;
 #[path = "sql/registrations.rs"]
 mod registrations;
+#[path = "sql/roles.rs"]
+mod roles;
 #[path = "sql/rows.rs"]
 mod rows;
 #[path = "postgres/schema.rs"]

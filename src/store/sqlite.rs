@@ -276,6 +276,8 @@ mod preparing;
 mod refreshing;
 #[path = "sql/registrations.rs"]
 mod registrations;
+#[path = "sql/roles.rs"]
+mod roles;
 #[path = "sql/rows.rs"]
 mod rows;
 #[path = "sqlite/schema.rs"]

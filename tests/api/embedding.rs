@@ -1,11 +1,17 @@
 //! The API inside an app of somebody else's.
 
-use doorward::{CurrentUser, http::ApiOptions};
+use doorward::{
+    CurrentUser,
+    clock::Span,
+    http::{ApiOptions, Fresh, HasPermission, PermissionName, Secured},
+    model::role::{FixedRoles, Permissions, RoleDefinition},
+};
 use poem::{Endpoint, EndpointExt, Request, Response, Route, get, handler, http::StatusCode};
+use poem_openapi::{OpenApi, OpenApiService, payload::PlainText};
 use serde_json::{Value, json};
 
-use super::start;
-use crate::harness::app::{App, PASSWORD};
+use super::{start, start_with};
+use crate::harness::app::{App, PASSWORD, Setup};
 
 #[handler]
 async fn whoami(user: CurrentUser) -> String {
@@ -15,6 +21,27 @@ async fn whoami(user: CurrentUser) -> String {
 #[handler]
 async fn home() -> &'static str {
     "home"
+}
+
+struct NotesPurge;
+
+impl PermissionName for NotesPurge {
+    const NAME: &'static str = "notes:purge";
+}
+
+#[handler]
+async fn purge(by: Fresh<HasPermission<NotesPurge>>) -> String {
+    by.user.email.as_str().to_owned()
+}
+
+struct Notes;
+
+#[OpenApi]
+impl Notes {
+    #[oai(path = "/notes/count", method = "get")]
+    async fn count(&self, _by: Secured<HasPermission<NotesPurge>>) -> PlainText<&'static str> {
+        PlainText("1")
+    }
 }
 
 struct Answer {
@@ -204,5 +231,50 @@ fn options_that_cannot_be_obeyed_are_named() {
             ..default()
         }),
         "http.login_page"
+    );
+}
+
+/// ASVS 7.5.3, 8.2.1: permissions of an app's own guard its handlers as Doorward's guard Doorward's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apps_own_permissions_guard_its_own_handlers() {
+    let editor = RoleDefinition {
+        name: "editor".to_owned(),
+        permissions: Permissions::parse(["notes:purge"]).expect("valid"),
+    };
+    let setup = Setup {
+        roles: FixedRoles::with([editor]),
+        ..Setup::default()
+    };
+    let app = start_with(setup).await;
+    let (ann, root) = (
+        app.holder("ann@example.org", &["editor"]).await,
+        app.admin("root@example.org").await,
+    );
+    let (auth, options) = (&app.nodes[0].auth, ApiOptions::default());
+    let service = OpenApiService::new(Notes, "Notes", "1");
+    let document: Value = serde_json::from_str(&service.spec()).expect("JSON");
+    let security = &document["paths"]["/notes/count"]["get"]["security"];
+    assert_eq!(security, &json!([{"bearer": []}, {"password": []}]));
+    let own = Route::new()
+        .nest("/", service)
+        .at("/notes/purge", get(purge));
+    let whole = own.with(auth.middleware(&options));
+    let ask = async |path: &str, token: &str| send(&whole, asking(path, Some(token))).await;
+    assert_eq!(ask("/notes/count", ann.token()).await.text, "1");
+    assert_eq!(
+        ask("/notes/purge", ann.token()).await.text,
+        "ann@example.org"
+    );
+    for path in ["/notes/count", "/notes/purge"] {
+        let refused = ask(path, root.token()).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN);
+        assert_eq!(refused.code(), "permission_required");
+    }
+    app.clock.advance(Span::minutes(16));
+    let ann = ann.refreshed().await;
+    assert_eq!(ask("/notes/count", ann.token()).await.text, "1");
+    assert_eq!(
+        ask("/notes/purge", ann.token()).await.code(),
+        "reauth_required"
     );
 }

@@ -68,7 +68,7 @@ impl Operation {
     }
 
     async fn call(&self, client: &Client, id: &str, body: Option<Value>) -> Reply {
-        let path = self.path.replace("{id}", id);
+        let path = self.path.replace("{id}", id).replace("{name}", "clerk");
         client.send(self.method.clone(), &path, body).await
     }
 }
@@ -380,7 +380,14 @@ async fn with_odd_bodies(operation: &Operation, app: &App) -> Vec<Reply> {
     }
     let root = app.admin(&fresh_email()).await;
     let id = super::http_hygiene::SOME_ID;
-    let url = format!("{}{}", root.url, operation.path.replace("{id}", id));
+    let url = format!(
+        "{}{}",
+        root.url,
+        operation
+            .path
+            .replace("{id}", id)
+            .replace("{name}", "clerk")
+    );
     for (kind, body) in [
         ("text/plain", "x".to_owned()),
         ("application/json", "{".to_owned()),

@@ -275,7 +275,7 @@ async fn nobody_else_sees_them(database: Database) {
         (Method::POST, format!("{one}/drop")),
     ] {
         let reply = ann.send(method.clone(), &path, None).await;
-        assert_problem!(reply, 403, "role_required");
+        assert_problem!(reply, 403, "permission_required");
         let reply = app.anonymous().send(method, &path, None).await;
         assert_problem!(reply, 401, "unauthenticated");
     }

@@ -8,9 +8,14 @@ use std::sync::{
 use doorward::{
     Auth,
     accounts::AccountPolicy,
+    admin::AdminPolicy,
     clock::{Clock, ManualClock, Timestamp},
     http::ApiOptions,
-    model::account::AttributeRules,
+    model::{
+        account::{AttributeRules, NewAccount},
+        role::FixedRoles,
+        user::Roles,
+    },
     outbox::Post,
     passwords::PasswordPolicy,
     secret::SecretString,
@@ -53,6 +58,8 @@ pub struct Setup {
     pub passwords: PasswordPolicy,
     pub rules: AttributeRules,
     pub accounts: AccountPolicy,
+    pub roles: FixedRoles,
+    pub admin: AdminPolicy,
     /// What carries letters; nothing, unless a test is about them.
     pub post: Option<Post>,
     pub keys: Arc<dyn Fn() -> KeyRing + Send + Sync>,
@@ -68,6 +75,8 @@ impl Default for Setup {
             passwords: PasswordPolicy::light(),
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
+            roles: FixedRoles::default(),
+            admin: AdminPolicy::default(),
             post: None,
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
             api: ApiOptions::default(),
@@ -169,18 +178,22 @@ impl App {
 
     /// Makes an administrator, as an operator would, and logs in.
     pub async fn admin(&self, email: &str) -> Client {
-        let account = doorward::model::account::NewAccount {
+        self.holder(email, &["admin"]).await
+    }
+
+    /// Makes a user with these roles, as an operator would, and logs in.
+    pub async fn holder(&self, email: &str, roles: &[&str]) -> Client {
+        let account = NewAccount {
             email: email.into(),
             username: None,
             attributes: None,
         };
-        let roles = doorward::model::user::Roles::admin();
-        self.nodes[0]
-            .auth
-            .accounts()
-            .create(account, &PASSWORD.into(), roles)
+        let roles = Roles::parse(roles.iter().map(|name| (*name).to_owned()));
+        let accounts = self.nodes[0].auth.accounts();
+        accounts
+            .create(account, &PASSWORD.into(), roles.expect("valid roles"))
             .await
-            .expect("administrator made");
+            .expect("the user is made");
         self.log_in(email).await
     }
 
@@ -207,6 +220,8 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         .passwords(setup.passwords.clone())
         .attribute_rules(setup.rules.clone())
         .accounts(setup.accounts.clone())
+        .roles(setup.roles.clone())
+        .admin(setup.admin.clone())
         .clock(clock);
     let builder = match &setup.post {
         Some(post) => builder.mail(post.clone()),

@@ -108,6 +108,30 @@ impl Database {
         }
     }
 
+    /// Gives the role a permission that is none.
+    pub async fn corrupt_role_row(&self, name: &str) {
+        match self.backend() {
+            Backend::Mongodb => {
+                let roles = self.mongo().await.collection::<Document>("roles");
+                let banana = doc! {"$set": {"permissions": ["banana"]}};
+                let changed = roles.update_one(doc! {"_id": name}, banana).await;
+                assert_eq!(changed.expect("changed").modified_count, 1);
+            }
+            Backend::Postgres => {
+                self.sql(&format!(
+                    "UPDATE roles SET permissions = ARRAY['banana'] WHERE name = '{name}'"
+                ))
+                .await;
+            }
+            Backend::Sqlite => {
+                self.sql(&format!(
+                    "UPDATE roles SET permissions = '[\"banana\"]' WHERE name = '{name}'"
+                ))
+                .await;
+            }
+        }
+    }
+
     async fn set_session(&self, user: UserId, session: SessionId, fields: &[(&str, Value)]) {
         if self.backend() == Backend::Mongodb {
             let set: Document = fields

@@ -15,15 +15,16 @@ use doorward::{
     model::{
         account::{NewRegistration, WaitingRegistration},
         mail::{Letter, NewLetter, Settlement},
+        role::{FixedRoles, RoleDefinition, StoredRole},
         session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter,
-        Prepared, Redeem, RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser,
-        UserFilter,
+        DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
+        PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
+        StoreResult, UpdateUser, UserFilter,
     },
 };
 use tokio::sync::Semaphore;
@@ -245,22 +246,45 @@ impl Store for WatchedStore {
         &self,
         id: UserId,
         roles: &Roles,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
-        watch!(self.set_roles(id, roles, now))
+        watch!(self.set_roles(id, roles, fixed, now))
     }
 
     async fn deactivate_user(
         &self,
         id: UserId,
         credential_version: Option<i64>,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
-        watch!(self.deactivate_user(id, credential_version, now))
+        watch!(self.deactivate_user(id, credential_version, fixed, now))
     }
 
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
         watch!(self.activate_user(id, now))
+    }
+
+    async fn list_roles(&self) -> StoreResult<Vec<StoredRole>> {
+        watch!(self.list_roles())
+    }
+
+    async fn roles_named(&self, names: &[String]) -> StoreResult<Vec<RoleDefinition>> {
+        watch!(self.roles_named(names))
+    }
+
+    async fn put_role(
+        &self,
+        role: &RoleDefinition,
+        fixed: &FixedRoles,
+        now: Timestamp,
+    ) -> StoreResult<PutRole> {
+        watch!(self.put_role(role, fixed, now))
+    }
+
+    async fn delete_role(&self, name: &str, fixed: &FixedRoles) -> StoreResult<DeleteRole> {
+        watch!(self.delete_role(name, fixed))
     }
 
     async fn set_password(
@@ -423,6 +447,10 @@ impl Store for WatchedStore {
         now: Timestamp,
     ) -> StoreResult<CloseSession> {
         watch!(self.close_session(user, session, reason, unseen_since, now))
+    }
+
+    async fn owner_of_session(&self, session: SessionId) -> StoreResult<Option<UserId>> {
+        watch!(self.owner_of_session(session))
     }
 
     async fn close_session_by_id(

@@ -17,7 +17,7 @@ use super::{
         by_code, by_link, by_users_code, by_wrong_code, letter, letter_to, mail_new_address,
         mail_to, ready, store_letter,
     },
-    sample::{NOW, add_invited, add_user, at, hash, two_nodes, user},
+    sample::{NOW, add_invited, add_user, at, built_in, hash, two_nodes, user},
 };
 use crate::{
     for_each_store,
@@ -244,7 +244,7 @@ async fn a_deactivated_users_code_is_refused_and_not_counted(database: Database)
     let ann = add_user(&*store, ANN).await;
     let reset = mail_reset(&*store, NOW).await;
     store
-        .deactivate_user(ann, None, NOW)
+        .deactivate_user(ann, None, &built_in(), NOW)
         .await
         .expect("an answer");
     guess(&*store, CODE_TRIES, NOW).await;

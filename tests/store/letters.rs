@@ -20,7 +20,7 @@ use doorward::{
 use super::{
     mailing::{LEASE, all_letters, claim, kinds, letter, letter_to, read, store_letter},
     sample::{
-        IDLE, Login, NOW, SINGLE, add, add_invited, add_user, address, at, credentials,
+        IDLE, Login, NOW, SINGLE, add, add_invited, add_user, address, at, built_in, credentials,
         fresh_session_id, fresh_user_id, hash, name, named_user, new_link, new_user, open_one,
         reject, two_nodes,
     },
@@ -134,7 +134,7 @@ async fn a_letter_is_stored_with_a_new_password_and_only_then(database: Database
     ));
     only(&kinds(&*store).await, LetterKind::PasswordChanged);
     store
-        .deactivate_user(ann, None, NOW)
+        .deactivate_user(ann, None, &built_in(), NOW)
         .await
         .expect("an answer");
     assert_eq!(set(ann, version + 1).await, SetPassword::NotActive);
@@ -193,7 +193,7 @@ async fn a_letter_is_stored_with_a_session_and_only_then(database: Database) {
     };
     assert_eq!(open(unknown).await, OpenSession::Gone);
     store
-        .deactivate_user(ann, None, NOW)
+        .deactivate_user(ann, None, &built_in(), NOW)
         .await
         .expect("an answer");
     assert_eq!(open(login).await, OpenSession::NotActive);

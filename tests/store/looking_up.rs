@@ -10,7 +10,7 @@ use doorward::{
 };
 
 use super::sample::{
-    Login, NOW, add_user, at, attributes, closed, fresh_session_id, fresh_user_id, limit,
+    Login, NOW, add_user, at, attributes, built_in, closed, fresh_session_id, fresh_user_id, limit,
     named_user, open_ids, open_one, roles, state, two_nodes, user, view,
 };
 use crate::{
@@ -136,7 +136,7 @@ async fn a_view_shows_the_user_as_it_is_now(database: Database) {
         .expect("the session exists");
     assert_eq!(seen.user, new.user);
     store
-        .set_roles(ann, &roles(["writer"]), at(1))
+        .set_roles(ann, &roles(["writer"]), &built_in(), at(1))
         .await
         .expect("an answer");
     let seen = view(&*other_node, ann, session)

@@ -19,8 +19,8 @@ use super::{
         mail_to, new_address_letter, read, store_letter,
     },
     sample::{
-        IDLE, NOW, SINGLE, add, add_invited, add_user, address, at, credentials, hash, new_link,
-        new_user, stored_hash, two_nodes, user,
+        IDLE, NOW, SINGLE, add, add_invited, add_user, address, at, built_in, credentials, hash,
+        new_link, new_user, stored_hash, two_nodes, user,
     },
 };
 use crate::{
@@ -300,7 +300,7 @@ async fn a_deactivated_users_mailed_link_is_refused_and_not_spent(database: Data
         ]
     };
     store
-        .deactivate_user(ann, None, NOW)
+        .deactivate_user(ann, None, &built_in(), NOW)
         .await
         .expect("an answer");
     assert_eq!(spend_all().await, [false; 4]);

@@ -21,6 +21,7 @@ mod preparing;
 mod presence;
 mod refreshing;
 mod registrations;
+mod roles;
 mod sample;
 mod standing;
 mod sweeping;

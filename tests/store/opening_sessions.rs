@@ -11,8 +11,8 @@ use doorward::{
 };
 
 use super::sample::{
-    IDLE, Login, NOW, SINGLE, add, add_user, at, closed, credentials, fresh_user_id, hash, limit,
-    new_user, open_ids, open_one, reject, state, stored_hash, two_nodes, view,
+    IDLE, Login, NOW, SINGLE, add, add_user, at, built_in, closed, credentials, fresh_user_id,
+    hash, limit, new_user, open_ids, open_one, reject, state, stored_hash, two_nodes, view,
 };
 use crate::{for_each_store, harness::backend::Database};
 
@@ -321,7 +321,7 @@ async fn a_deactivated_user_opens_nothing(database: Database) {
     let mut login = Login::of(&*store, ann).await;
     login.rehash = Some(hash("rehash"));
     store
-        .deactivate_user(ann, None, NOW)
+        .deactivate_user(ann, None, &built_in(), NOW)
         .await
         .expect("an answer");
     assert_eq!(login.try_open(&*store, at(1)).await, OpenSession::NotActive);

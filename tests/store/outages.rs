@@ -7,7 +7,7 @@ use doorward::{
     store::{StoreError, StoreResult, UserFilter, open::open, settings::Backend},
 };
 
-use super::sample::{Login, NOW, add_user, by_email, open_one, user, view};
+use super::sample::{Login, NOW, add_user, built_in, by_email, open_one, user, view};
 use crate::harness::{servers::PrivateServer, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +63,7 @@ async fn away_is_unavailable_and_comes_back(backend: Backend) {
     assert_unavailable("close_session", &closed);
     assert_unavailable(
         "deactivate_user",
-        &store.deactivate_user(ann, None, NOW).await,
+        &store.deactivate_user(ann, None, &built_in(), NOW).await,
     );
 
     server.start_again().await;

@@ -13,8 +13,8 @@ use doorward::{
 };
 
 use super::sample::{
-    Login, NOW, add_invited, add_user, at, closed, credentials, fresh_session_id, fresh_user_id,
-    hash, new_link, open_ids, open_one, state, stored_hash, two_nodes, view,
+    Login, NOW, add_invited, add_user, at, built_in, closed, credentials, fresh_session_id,
+    fresh_user_id, hash, new_link, open_ids, open_one, state, stored_hash, two_nodes, view,
 };
 use crate::{
     for_each_store,
@@ -195,7 +195,7 @@ async fn a_deactivated_user_gets_no_new_password(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
     store
-        .deactivate_user(ann, None, NOW)
+        .deactivate_user(ann, None, &built_in(), NOW)
         .await
         .expect("an answer");
     assert_eq!(set(&*store, ann, None).await, SetPassword::NotActive);
@@ -339,7 +339,7 @@ async fn a_deactivated_users_link_is_refused_and_not_spent(database: Database) {
     let store = database.open().await;
     let (ann, link) = add_invited(&*store, "ann@example.org").await;
     store
-        .deactivate_user(ann, None, NOW)
+        .deactivate_user(ann, None, &built_in(), NOW)
         .await
         .expect("an answer");
     assert_eq!(redeem(&*store, &link, NOW).await, Redeem::Refused);

@@ -20,8 +20,8 @@ use super::{
         registration, store_letter,
     },
     sample::{
-        IDLE, NOW, SINGLE, add, add_user, address, at, credentials, fresh_user_id, hash, new_user,
-        new_user_at, two_nodes, user,
+        IDLE, NOW, SINGLE, add, add_user, address, at, built_in, credentials, fresh_user_id, hash,
+        new_user, new_user_at, two_nodes, user,
     },
 };
 use crate::{
@@ -88,7 +88,7 @@ async fn opens(store: &dyn Store, id: LetterId, now: Timestamp) -> bool {
 }
 
 async fn deactivate(store: &dyn Store, user: UserId) {
-    let done = store.deactivate_user(user, None, NOW).await;
+    let done = store.deactivate_user(user, None, &built_in(), NOW).await;
     done.expect("an answer");
 }
 

@@ -13,8 +13,8 @@ use doorward::{
 };
 
 use super::sample::{
-    IDLE, Login, NOW, add_user, at, fresh_session_id, fresh_user_id, limit, open_one, state,
-    two_nodes, view,
+    IDLE, Login, NOW, add_user, at, built_in, fresh_session_id, fresh_user_id, limit, open_one,
+    state, two_nodes, view,
 };
 use crate::{
     for_each_store,
@@ -153,7 +153,7 @@ async fn a_session_that_is_not_live_trades_nothing(database: Database) {
                 closed.expect("an answer");
             }
             "deactivated" => {
-                let changed = store.deactivate_user(ann, None, at(1)).await;
+                let changed = store.deactivate_user(ann, None, &built_in(), at(1)).await;
                 changed.expect("an answer");
             }
             "deactivated by hand" => database.deactivate_user_row(ann, at(1)).await,

@@ -8,6 +8,7 @@ use doorward::{
     entropy::SystemEntropy,
     ids::{OneTimeSecretId, SessionId, UserId},
     model::{
+        role::FixedRoles,
         session::{
             AuthMethod, CloseReason, Device, IdleRule, NewSession, Session, SessionState,
             SessionView,
@@ -129,6 +130,11 @@ pub fn named_user(email: &str, username: &str) -> NewUser {
     let mut new = new_user(email);
     new.user.username = Some(name(username));
     new
+}
+
+/// The roles that there are without any in the configuration.
+pub fn built_in() -> FixedRoles {
+    FixedRoles::default()
 }
 
 pub fn new_admin(email: &str) -> NewUser {

@@ -13,8 +13,8 @@ use doorward::{
 };
 
 use super::sample::{
-    Login, NOW, add, add_user, at, closed, credentials, fresh_user_id, new_admin, new_user,
-    open_ids, open_one, roles, state, two_nodes, user, view,
+    Login, NOW, add, add_user, at, built_in, closed, credentials, fresh_user_id, new_admin,
+    new_user, open_ids, open_one, roles, state, two_nodes, user, view,
 };
 use crate::{
     for_each_store,
@@ -41,12 +41,15 @@ for_each_store! {
 }
 
 async fn set_roles(store: &dyn Store, id: UserId, held: &Roles) -> ChangeStanding {
-    store.set_roles(id, held, at(1)).await.expect("an answer")
+    store
+        .set_roles(id, held, &built_in(), at(1))
+        .await
+        .expect("an answer")
 }
 
 async fn deactivate(store: &dyn Store, id: UserId) -> ChangeStanding {
     store
-        .deactivate_user(id, None, at(1))
+        .deactivate_user(id, None, &built_in(), at(1))
         .await
         .expect("an answer")
 }
@@ -129,7 +132,7 @@ async fn deactivating_twice_keeps_the_first_time(database: Database) {
     deactivate(&*store, ann).await;
     let again = changed(
         store
-            .deactivate_user(ann, None, at(60))
+            .deactivate_user(ann, None, &built_in(), at(60))
             .await
             .expect("an answer"),
     );
@@ -142,7 +145,9 @@ async fn a_proof_of_old_credentials_deactivates_nobody(database: Database) {
         let id = add(&*store, &new).await;
         let session = open_one(&*store, id, NOW).await;
         let version = credentials(&*store, id).await.credential_version;
-        let outcome = store.deactivate_user(id, Some(version - 1), at(1)).await;
+        let outcome = store
+            .deactivate_user(id, Some(version - 1), &built_in(), at(1))
+            .await;
         assert_eq!(
             outcome.expect("an answer"),
             ChangeStanding::CredentialsChanged
@@ -152,7 +157,9 @@ async fn a_proof_of_old_credentials_deactivates_nobody(database: Database) {
     }
     let ann = add_user(&*store, "anna@example.org").await;
     let version = credentials(&*store, ann).await.credential_version;
-    let outcome = store.deactivate_user(ann, Some(version), at(1)).await;
+    let outcome = store
+        .deactivate_user(ann, Some(version), &built_in(), at(1))
+        .await;
     changed(outcome.expect("an answer"));
 }
 
@@ -188,8 +195,8 @@ async fn times_of_change_never_go_back(database: Database) {
     let earlier = NOW.minus(Span::days(1));
     let held = roles(["writer"]);
     for outcome in [
-        store.set_roles(ann, &held, earlier).await,
-        store.deactivate_user(ann, None, earlier).await,
+        store.set_roles(ann, &held, &built_in(), earlier).await,
+        store.deactivate_user(ann, None, &built_in(), earlier).await,
         store.activate_user(ann, earlier).await,
     ] {
         assert_eq!(changed(outcome.expect("an answer")).updated_at, NOW);

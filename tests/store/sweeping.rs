@@ -5,6 +5,7 @@ use doorward::{
     ids::{LetterId, UserId},
     model::{
         mail::{LetterKind, Settlement},
+        role::FixedRoles,
         session::CloseReason,
         user::{NewUser, UserPatch},
     },
@@ -271,10 +272,14 @@ async fn an_account_with_a_role_or_without_leave_stays(database: Database) {
     let store = database.open().await;
     let stays = add_user(&*store, "ann@example.org").await;
     let editor = add_provisional(&*store, "ben@example.org").await;
-    let given = store.set_roles(editor, &roles(["editor"]), at(1)).await;
+    let given = store
+        .set_roles(editor, &roles(["editor"]), &FixedRoles::default(), at(1))
+        .await;
     assert!(matches!(given, Ok(ChangeStanding::Changed(_))), "{given:?}");
     let banned = add_provisional(&*store, "cyd@example.org").await;
-    let deactivated = store.deactivate_user(banned, None, at(1)).await;
+    let deactivated = store
+        .deactivate_user(banned, None, &FixedRoles::default(), at(1))
+        .await;
     assert!(matches!(deactivated, Ok(ChangeStanding::Changed(_))));
     assert_eq!(sweep(&*store, Leftover::Accounts, days(99)).await, 0);
     for user in [stays, editor, banned] {

@@ -109,7 +109,7 @@ async fn nobody_can_choose_what_is_not_theirs(database: Database) {
         401,
         "bad_credentials"
     );
-    assert_problem!(ann.get("/v1/admin/users").await, 403, "role_required");
+    assert_problem!(ann.get("/v1/admin/users").await, 403, "permission_required");
 }
 
 async fn a_profile_is_changed_field_by_field(database: Database) {

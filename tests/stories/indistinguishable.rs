@@ -12,6 +12,7 @@ use doorward::{
         account::NewAccount,
         user::{Roles, SessionLimitOverride},
     },
+    roles::Actor,
 };
 use serde_json::{Value, json};
 
@@ -84,9 +85,15 @@ async fn people(database: Database, conceals: bool) -> (App, Vec<&'static str>) 
             email_verified: Some(n != 1),
             ..AdminUserChange::default()
         };
-        admin.update_user(id, verified).await.expect("changed");
+        admin
+            .update_user(Actor::Operator, id, verified)
+            .await
+            .expect("changed");
         if n == 2 {
-            admin.deactivate(id).await.expect("deactivated");
+            admin
+                .deactivate(Actor::Operator, id)
+                .await
+                .expect("deactivated");
         }
     }
     let invited = AdminNewUser {
@@ -101,7 +108,10 @@ async fn people(database: Database, conceals: bool) -> (App, Vec<&'static str>) 
         invite: true,
     };
     let admin = app.nodes[0].auth.admin();
-    admin.create_user(invited).await.expect("made");
+    admin
+        .create_user(Actor::Operator, invited)
+        .await
+        .expect("made");
     let waiting = json!({"email": "waiting@example.org", "password": PASSWORD});
     if conceals {
         let anonymous = app.anonymous();

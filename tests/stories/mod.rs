@@ -16,6 +16,7 @@ mod outages;
 mod outbox;
 mod refreshing;
 mod revocation;
+mod roles;
 mod sessions;
 mod single_login;
 mod sweeping;

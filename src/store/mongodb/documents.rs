@@ -28,6 +28,8 @@ pub(super) const USERS: &str = "users";
 pub(super) const LOGIN_NAMES: &str = "login_names";
 /// One-time secrets; `_id` is the hash.
 pub(super) const ONE_TIME_SECRETS: &str = "one_time_secrets";
+/// Roles that administrators make; `_id` is the name.
+pub(super) const ROLES: &str = "roles";
 /// Documents that are written only to make transactions conflict.
 pub(super) const GUARDS: &str = "guards";
 

@@ -21,6 +21,7 @@ mod preparing;
 mod reads;
 mod refreshing;
 mod registrations;
+mod roles;
 mod rows;
 mod secrets;
 mod sessions;
@@ -56,6 +57,7 @@ use crate::{
     model::{
         account::{NewRegistration, WaitingRegistration},
         mail::{Letter, NewLetter, Settlement},
+        role::{FixedRoles, RoleDefinition, StoredRole},
         session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
@@ -63,9 +65,9 @@ use crate::{
     setting::BadSetting,
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter,
-        Prepared, Redeem, RotateRefresh, Seen, SetPassword, Store, StoreError, StoreResult,
-        UpdateUser, UserFilter, settings::MongoSettings,
+        DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
+        PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
+        StoreError, StoreResult, UpdateUser, UserFilter, settings::MongoSettings,
     },
 };
 
@@ -207,22 +209,45 @@ impl Store for MongoStore {
         &self,
         id: UserId,
         roles: &Roles,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
-        self.replace_roles(id, roles, now).await
+        self.replace_roles(id, roles, fixed, now).await
     }
 
     async fn deactivate_user(
         &self,
         id: UserId,
         credential_version: Option<i64>,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
-        self.deactivate(id, credential_version, now).await
+        self.deactivate(id, credential_version, fixed, now).await
     }
 
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
         self.activate(id, now).await
+    }
+
+    async fn list_roles(&self) -> StoreResult<Vec<StoredRole>> {
+        self.read_roles().await
+    }
+
+    async fn roles_named(&self, names: &[String]) -> StoreResult<Vec<RoleDefinition>> {
+        self.read_roles_named(names).await
+    }
+
+    async fn put_role(
+        &self,
+        role: &RoleDefinition,
+        fixed: &FixedRoles,
+        now: Timestamp,
+    ) -> StoreResult<PutRole> {
+        self.replace_role(role, fixed, now).await
+    }
+
+    async fn delete_role(&self, name: &str, fixed: &FixedRoles) -> StoreResult<DeleteRole> {
+        self.remove_role(name, fixed).await
     }
 
     async fn set_password(
@@ -417,6 +442,10 @@ impl Store for MongoStore {
         now: Timestamp,
     ) -> StoreResult<CloseSession> {
         self.close_reused(user, session, letter, now).await
+    }
+
+    async fn owner_of_session(&self, session: SessionId) -> StoreResult<Option<UserId>> {
+        self.read_owner(session).await
     }
 
     async fn close_session_by_id(

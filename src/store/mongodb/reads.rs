@@ -237,6 +237,17 @@ impl MongoStore {
             .collect()
     }
 
+    pub(super) async fn read_owner(&self, session: SessionId) -> StoreResult<Option<UserId>> {
+        let (users, limit) = (self.collection(USERS), self.operation_timeout);
+        let holder = doc! { "sessions.id": session_key(session) };
+        let found = async move {
+            let found = users.find_one(holder).projection(doc! { "_id": 1 });
+            found.max_time(limit).await
+        };
+        let found = self.bounded(found).await?;
+        found.map(|document| read_user_id(&document)).transpose()
+    }
+
     pub(super) async fn read_open_sessions(&self, user: UserId) -> StoreResult<Vec<Session>> {
         let open = filtered_sessions(&is_open("$$s"));
         let found = self

@@ -2,8 +2,8 @@
 //!
 //! Decides when a change can cost the system its last administrator: only if its user is an active
 //! one. Such a change is a transaction that first writes the guard document, so that no two of them
-//! decide on the same count; every other change is one update, on the condition that its user is not
-//! an active administrator.
+//! decide on the same count. A change of a user who cannot be one, whatever roles are stored, is one
+//! update, on that condition.
 
 use async_trait::async_trait;
 use mongodb::{
@@ -14,8 +14,9 @@ use mongodb::{
 
 use super::{
     MongoStore,
-    documents::{GUARDS, USERS, time_bson, user_key},
+    documents::{USERS, time_bson, user_key},
     reads::user_fields,
+    roles::{admin_roles, hold_last_admin, is_any_active},
     rows::{read_credentials, read_user},
     sessions::{is_open_but, with_closed},
     transaction::{Step, Stopped, Transaction, transact},
@@ -23,22 +24,22 @@ use super::{
 use crate::{
     clock::Timestamp,
     ids::UserId,
-    model::{
-        session::CloseReason,
-        user::{ADMIN, Roles},
-    },
+    model::{role::FixedRoles, session::CloseReason, user::Roles},
     store::{ChangeStanding, StoreResult},
 };
 
-/// Takes an active administrator away if another one is left.
-struct RemoveAdmin {
+/// Changes a user unless that takes the last administrator away.
+struct ChangeGuarded {
     id: UserId,
     credential_version: Option<i64>,
+    /// The roles that the user has then, if the change is about them.
+    roles: Option<Roles>,
+    fixed: FixedRoles,
     update: Vec<Document>,
 }
 
 #[async_trait]
-impl Transaction for RemoveAdmin {
+impl Transaction for ChangeGuarded {
     type Outcome = ChangeStanding;
 
     async fn run(
@@ -46,17 +47,7 @@ impl Transaction for RemoveAdmin {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<ChangeStanding>, Stopped> {
-        // First of all, so that what follows is read from a snapshot that has every earlier
-        // removal: a transaction whose snapshot is older cannot write this document.
-        store
-            .collection(GUARDS)
-            .update_one(
-                doc! { "_id": "last_admin" },
-                doc! { "$inc": { "changes": 1 } },
-            )
-            .upsert(true)
-            .session(&mut *session)
-            .await?;
+        hold_last_admin(store, session).await?;
         let users = store.collection(USERS);
         let found = users
             .find_one(doc! { "_id": user_key(self.id) })
@@ -73,18 +64,14 @@ impl Transaction for RemoveAdmin {
         {
             return Ok(Step::Abort(ChangeStanding::CredentialsChanged));
         }
-        if before.user.is_active_admin() {
-            let another = doc! {
-                "roles": ADMIN, "deactivated_at": null, "_id": { "$ne": user_key(self.id) },
-            };
-            let another = users
-                .find_one(another)
-                .projection(doc! { "_id": 1 })
-                .session(&mut *session)
-                .await?;
-            if another.is_none() {
-                return Ok(Step::Abort(ChangeStanding::LastAdmin));
-            }
+        let admins = admin_roles(store, session, &self.fixed).await?;
+        let stays = |roles: &Roles| admins.is_among(roles);
+        if before.user.is_active()
+            && admins.is_among(&before.user.roles)
+            && !self.roles.as_ref().is_some_and(stays)
+            && !is_any_active(store, session, &admins, Some(self.id)).await?
+        {
+            return Ok(Step::Abort(ChangeStanding::LastAdmin));
         }
         let after = users
             .find_one_and_update(doc! { "_id": user_key(self.id) }, self.update.clone())
@@ -103,9 +90,11 @@ fn changed(after: Option<RawDocumentBuf>, id: UserId) -> StoreResult<ChangeStand
     }
 }
 
-/// A condition on a user: whatever becomes of them, no administrator is lost.
-fn is_no_active_admin() -> Document {
-    doc! { "$or": [{ "deactivated_at": { "$ne": null } }, { "roles": { "$ne": ADMIN } }] }
+/// A condition on a user: whatever becomes of them and whatever roles are stored, no administrator is lost.
+fn is_no_active_admin(fixed: &FixedRoles) -> Document {
+    let harmless: Vec<&str> = fixed.names(false).collect();
+    let only_harmless = doc! { "$not": { "$elemMatch": { "$nin": harmless } } };
+    doc! { "$or": [{ "deactivated_at": { "$ne": null } }, { "roles": only_harmless }] }
 }
 
 /// `now`, or the time the document has if that is later.
@@ -118,17 +107,24 @@ impl MongoStore {
         &self,
         id: UserId,
         roles: &Roles,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
         let update = vec![doc! { "$set": {
             "roles": { "$literal": roles.to_vec() },
             "updated_at": touched(now),
         } }];
-        if roles.contains(ADMIN) {
-            self.change(id, Document::new(), update).await
-        } else {
-            self.change_guarded(id, None, update).await
+        if fixed.names(true).any(|name| roles.contains(name)) {
+            return self.change(id, Document::new(), update).await;
         }
+        let change = ChangeGuarded {
+            id,
+            credential_version: None,
+            roles: Some(roles.clone()),
+            fixed: fixed.clone(),
+            update,
+        };
+        self.change_guarded(change).await
     }
 
     /// The sessions are closed by the update that sets the status, so that a login comes before it
@@ -137,6 +133,7 @@ impl MongoStore {
         &self,
         id: UserId,
         credential_version: Option<i64>,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
         let reason = CloseReason::AccountDeactivated;
@@ -145,7 +142,14 @@ impl MongoStore {
             "updated_at": touched(now),
             "sessions": with_closed(is_open_but(None), reason.as_str(), now),
         } }];
-        self.change_guarded(id, credential_version, update).await
+        let change = ChangeGuarded {
+            id,
+            credential_version,
+            roles: None,
+            fixed: fixed.clone(),
+            update,
+        };
+        self.change_guarded(change).await
     }
 
     pub(super) async fn activate(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
@@ -156,25 +160,14 @@ impl MongoStore {
         self.change(id, Document::new(), update).await
     }
 
-    async fn change_guarded(
-        &self,
-        id: UserId,
-        credential_version: Option<i64>,
-        update: Vec<Document>,
-    ) -> StoreResult<ChangeStanding> {
-        let mut condition = is_no_active_admin();
-        if let Some(version) = credential_version {
+    async fn change_guarded(&self, change: ChangeGuarded) -> StoreResult<ChangeStanding> {
+        let mut condition = is_no_active_admin(&change.fixed);
+        if let Some(version) = change.credential_version {
             condition.insert("credential_version", version);
         }
-        match self.change(id, condition, update.clone()).await? {
-            ChangeStanding::Gone => {
-                let removal = RemoveAdmin {
-                    id,
-                    credential_version,
-                    update,
-                };
-                transact(self, removal).await
-            }
+        let update = change.update.clone();
+        match self.change(change.id, condition, update).await? {
+            ChangeStanding::Gone => transact(self, change).await,
             outcome => Ok(outcome),
         }
     }

@@ -112,6 +112,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    roles (name) {
+        name -> Text,
+        permissions -> Array<Text>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     guards (name) {
         name -> Text,
     }

@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    model::user::{Attributes, Roles},
+    model::{
+        role::Permissions,
+        user::{Attributes, Roles},
+    },
 };
 
 /// Microseconds from 1970 to 2000, where PostgreSQL's time begins.
@@ -89,18 +92,29 @@ impl FromSql<sql_types::Jsonb, Pg> for DbJson {
 
 #[derive(Debug, Clone, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql_types::Array<sql_types::Text>)]
-pub(super) struct DbRoles(Vec<String>);
+pub(super) struct DbNames(Vec<String>);
 
-impl From<&Roles> for DbRoles {
+impl From<&Roles> for DbNames {
     fn from(roles: &Roles) -> Self {
         Self(roles.to_vec())
     }
 }
 
-impl DbRoles {
+impl From<&Permissions> for DbNames {
+    fn from(permissions: &Permissions) -> Self {
+        Self(permissions.to_vec())
+    }
+}
+
+impl DbNames {
     /// One role, for asking who has it.
     pub(super) fn of(role: &str) -> Self {
         Self(vec![role.to_owned()])
+    }
+
+    /// The permissions, if each is a name.
+    pub(super) fn permissions(&self) -> Option<Permissions> {
+        Permissions::stored(self.0.iter().cloned())
     }
 
     /// The roles, if each is a name.
@@ -109,13 +123,13 @@ impl DbRoles {
     }
 }
 
-impl ToSql<sql_types::Array<sql_types::Text>, Pg> for DbRoles {
+impl ToSql<sql_types::Array<sql_types::Text>, Pg> for DbNames {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
         ToSql::<sql_types::Array<sql_types::Text>, Pg>::to_sql(&self.0, out)
     }
 }
 
-impl FromSql<sql_types::Array<sql_types::Text>, Pg> for DbRoles {
+impl FromSql<sql_types::Array<sql_types::Text>, Pg> for DbNames {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         FromSql::<sql_types::Array<sql_types::Text>, Pg>::from_sql(value).map(Self)
     }

@@ -9,7 +9,7 @@ use super::{
     addresses::{self, Told},
     database_time,
     faults::{from_pool, to_the_end},
-    note_seen, outbox, passwords, preparing, refreshing, registrations, sessions, standing,
+    note_seen, outbox, passwords, preparing, refreshing, registrations, roles, sessions, standing,
     sweeping, users,
 };
 use crate::{
@@ -18,15 +18,16 @@ use crate::{
     model::{
         account::{NewRegistration, WaitingRegistration},
         mail::{Letter, LetterState, NewLetter, Settlement},
+        role::{FixedRoles, RoleDefinition, StoredRole},
         session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter,
-        Prepared, Redeem, RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser,
-        UserFilter,
+        DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
+        PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
+        StoreResult, UpdateUser, UserFilter,
     },
 };
 
@@ -121,12 +122,13 @@ impl Store for SqlStore {
         &self,
         id: UserId,
         roles: &Roles,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
-        let (store, roles) = (self.clone(), roles.clone());
+        let (store, roles, fixed) = (self.clone(), roles.clone(), fixed.clone());
         to_the_end(async move {
             on!(store, writers, |conn| standing::set_roles(
-                conn, id, &roles, now
+                conn, id, &roles, &fixed, now
             ))
         })
         .await
@@ -136,14 +138,16 @@ impl Store for SqlStore {
         &self,
         id: UserId,
         credential_version: Option<i64>,
+        fixed: &FixedRoles,
         now: Timestamp,
     ) -> StoreResult<ChangeStanding> {
-        let store = self.clone();
+        let (store, fixed) = (self.clone(), fixed.clone());
         to_the_end(async move {
             on!(store, writers, |conn| standing::deactivate(
                 conn,
                 id,
                 credential_version,
+                &fixed,
                 now
             ))
         })
@@ -153,6 +157,31 @@ impl Store for SqlStore {
     async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
         let store = self.clone();
         to_the_end(async move { on!(store, writers, |conn| standing::activate(conn, id, now)) })
+            .await
+    }
+
+    async fn list_roles(&self) -> StoreResult<Vec<StoredRole>> {
+        on!(self, readers, |conn| roles::list(conn))
+    }
+
+    async fn roles_named(&self, names: &[String]) -> StoreResult<Vec<RoleDefinition>> {
+        on!(self, readers, |conn| roles::named(conn, names))
+    }
+
+    async fn put_role(
+        &self,
+        role: &RoleDefinition,
+        fixed: &FixedRoles,
+        now: Timestamp,
+    ) -> StoreResult<PutRole> {
+        let (store, role, fixed) = (self.clone(), role.clone(), fixed.clone());
+        to_the_end(async move { on!(store, writers, |conn| roles::put(conn, &role, &fixed, now)) })
+            .await
+    }
+
+    async fn delete_role(&self, name: &str, fixed: &FixedRoles) -> StoreResult<DeleteRole> {
+        let (store, name, fixed) = (self.clone(), name.to_owned(), fixed.clone());
+        to_the_end(async move { on!(store, writers, |conn| roles::delete(conn, &name, &fixed)) })
             .await
     }
 
@@ -431,6 +460,10 @@ impl Store for SqlStore {
             ))
         })
         .await
+    }
+
+    async fn owner_of_session(&self, session: SessionId) -> StoreResult<Option<UserId>> {
+        on!(self, readers, |conn| sessions::owner(conn, session))
     }
 
     async fn close_session_by_id(

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use diesel::prelude::*;
 
 use super::{
-    schema::{mail_outbox, one_time_secrets, pending_registrations, sessions, users},
-    types::{DbId, DbJson, DbRoles, DbTime},
+    schema::{mail_outbox, one_time_secrets, pending_registrations, roles, sessions, users},
+    types::{DbId, DbJson, DbNames, DbTime},
 };
 use crate::{
     clock::Timestamp,
@@ -15,6 +15,7 @@ use crate::{
     model::{
         account::{NewRegistration, WaitingRegistration},
         mail::{Letter, LetterKind, LetterState, NewLetter},
+        role::{RoleDefinition, StoredRole},
         session::{
             AuthMethod, CloseReason, Device, NewSession, RefreshState, Session, SessionState,
             SessionView,
@@ -45,7 +46,7 @@ pub(super) struct UserRow {
     email_verified_at: Option<DbTime>,
     username: Option<String>,
     attributes: DbJson,
-    roles: DbRoles,
+    roles: DbNames,
     status: String,
     deactivated_at: Option<DbTime>,
     max_sessions: Option<i32>,
@@ -130,7 +131,7 @@ pub(super) struct NewUserRow {
     password_hash: Option<String>,
     credential_version: i64,
     attributes: DbJson,
-    roles: DbRoles,
+    roles: DbNames,
     status: &'static str,
     deactivated_at: Option<DbTime>,
     max_sessions: Option<i32>,
@@ -160,7 +161,7 @@ impl From<&NewUser> for NewUserRow {
             password_hash: new.password_hash.as_ref().map(|hash| hash.expose().clone()),
             credential_version: 0,
             attributes: DbJson::from(&user.attributes),
-            roles: DbRoles::from(&user.roles),
+            roles: DbNames::from(&user.roles),
             status: status_text(user.is_active()),
             deactivated_at,
             max_sessions: limit_column(user.session_limit.max),
@@ -643,6 +644,43 @@ impl LetterRow {
             fence: self.fence,
             settled_at: self.settled_at.map(|at| at.0),
             last_error: self.last_error,
+        })
+    }
+}
+
+#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = roles)]
+pub(super) struct RoleRow {
+    name: String,
+    permissions: DbNames,
+    updated_at: DbTime,
+}
+
+impl RoleRow {
+    pub(super) fn new(role: &RoleDefinition, updated_at: Timestamp) -> Self {
+        Self {
+            name: role.name.clone(),
+            permissions: DbNames::from(&role.permissions),
+            updated_at: DbTime(updated_at),
+        }
+    }
+
+    pub(super) fn parse(self) -> StoreResult<StoredRole> {
+        let corrupt = |column| StoreError::Corrupt {
+            table: "roles",
+            column,
+            row: self.name.clone(),
+        };
+        if !Roles::is_name(&self.name) {
+            return Err(corrupt("name"));
+        }
+        let permissions = self.permissions.permissions();
+        Ok(StoredRole {
+            role: RoleDefinition {
+                permissions: permissions.ok_or_else(|| corrupt("permissions"))?,
+                name: self.name,
+            },
+            updated_at: self.updated_at.0,
         })
     }
 }

@@ -149,6 +149,14 @@ fn free_slot(open: &[SessionRow], max: u32) -> i32 {
         .unwrap_or(max)
 }
 
+pub(super) async fn owner(conn: &mut Conn, session: SessionId) -> StoreResult<Option<UserId>> {
+    let owner = sessions::table
+        .find(DbId(session.as_uuid()))
+        .select(sessions::user_id);
+    let owner = owner.first::<DbId>(conn).await.optional();
+    Ok(owner.map_err(from_diesel)?.map(|id| id.0.into()))
+}
+
 pub(super) async fn list_open(conn: &mut Conn, user: UserId) -> StoreResult<Vec<Session>> {
     let open = sessions::table
         .filter(sessions::user_id.eq(DbId(user.as_uuid())))

@@ -7,17 +7,19 @@ use super::{
     Conn,
     faults::Fault,
     lock_last_admin, lock_user,
+    roles::{admin_roles, is_any_active},
     rows::{UserRow, status_text},
     schema::users,
     sessions::close_all,
-    types::{DbId, DbRoles, DbTime},
+    types::{DbId, DbNames, DbTime},
 };
 use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
+        role::{AdminRoles, FixedRoles},
         session::CloseReason,
-        user::{ADMIN, Roles, User, UserStatus},
+        user::{Roles, User, UserStatus},
     },
     store::{ChangeStanding, StoreResult},
 };
@@ -26,6 +28,7 @@ pub(super) async fn set_roles(
     conn: &mut Conn,
     id: UserId,
     roles: &Roles,
+    fixed: &FixedRoles,
     now: Timestamp,
 ) -> StoreResult<ChangeStanding> {
     let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
@@ -36,11 +39,12 @@ pub(super) async fn set_roles(
             return Ok(ChangeStanding::Gone);
         };
         let before = before.parse()?.user;
-        if before.is_active_admin() && !roles.contains(ADMIN) && is_only_admin(tx, id).await? {
+        let admins = admin_roles(tx, fixed).await?;
+        if !admins.is_among(roles) && is_only_admin(tx, &before, &admins).await? {
             return Ok(ChangeStanding::LastAdmin);
         }
         let columns = (
-            users::roles.eq(DbRoles::from(roles)),
+            users::roles.eq(DbNames::from(roles)),
             users::updated_at.eq(DbTime(now.max(before.updated_at))),
         );
         diesel::update(users::table.find(DbId(id.as_uuid())))
@@ -56,6 +60,7 @@ pub(super) async fn deactivate(
     conn: &mut Conn,
     id: UserId,
     credential_version: Option<i64>,
+    fixed: &FixedRoles,
     now: Timestamp,
 ) -> StoreResult<ChangeStanding> {
     let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
@@ -68,7 +73,8 @@ pub(super) async fn deactivate(
             return Ok(ChangeStanding::CredentialsChanged);
         }
         let before = before.user;
-        if before.is_active_admin() && is_only_admin(tx, id).await? {
+        let admins = admin_roles(tx, fixed).await?;
+        if is_only_admin(tx, &before, &admins).await? {
             return Ok(ChangeStanding::LastAdmin);
         }
         let since = match before.status {
@@ -114,14 +120,10 @@ async fn write_status(
     Ok(())
 }
 
-async fn is_only_admin(tx: &mut Conn, id: UserId) -> Result<bool, Fault> {
-    let others = users::table
-        .filter(users::id.ne(DbId(id.as_uuid())))
-        .filter(users::status.eq(status_text(true)))
-        .filter(has_role!(ADMIN))
-        .select(users::id)
-        .limit(1);
-    Ok(others.load::<DbId>(tx).await?.is_empty())
+/// Whether a user is an active administrator and nobody else is.
+async fn is_only_admin(tx: &mut Conn, user: &User, admins: &AdminRoles) -> Result<bool, Fault> {
+    let is_admin = user.is_active() && admins.is_among(&user.roles);
+    Ok(is_admin && !is_any_active(tx, admins, Some(user.id)).await?)
 }
 
 /// A user whose row this change holds, as the change leaves it.

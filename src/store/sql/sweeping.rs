@@ -19,7 +19,7 @@ use super::{
         kept_addresses, leases, mail_outbox, one_time_secrets, pending_registrations, sessions,
         users,
     },
-    types::{DbId, DbRoles, DbTime},
+    types::{DbId, DbNames, DbTime},
 };
 use crate::{
     clock::Timestamp,
@@ -114,7 +114,7 @@ async fn sweep_accounts(conn: &mut Conn, before: DbTime, most: i64) -> QueryResu
             .lt(before)
             .and(users::email_verified_at.is_null())
             .and(users::status.eq(status_text(true)))
-            .and(users::roles.eq(DbRoles::from(&Roles::default())))
+            .and(users::roles.eq(DbNames::from(&Roles::default())))
     };
     let chosen = users::table.filter(is_over()).limit(most);
     let chosen: Vec<DbId> = chosen.select(users::id).load(conn).await?;

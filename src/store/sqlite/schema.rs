@@ -112,6 +112,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    roles (name) {
+        name -> Text,
+        permissions -> Text,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
     guards (name) {
         name -> Text,
     }

@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    model::user::{Attributes, Roles},
+    model::{
+        role::Permissions,
+        user::{Attributes, Roles},
+    },
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
@@ -81,15 +84,27 @@ impl FromSql<sql_types::Text, Sqlite> for DbJson {
 
 #[derive(Debug, Clone, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql_types::Text)]
-pub(super) struct DbRoles(String);
+pub(super) struct DbNames(String);
 
-impl From<&Roles> for DbRoles {
+impl From<&Roles> for DbNames {
     fn from(roles: &Roles) -> Self {
         Self(Value::from(roles.to_vec()).to_string())
     }
 }
 
-impl DbRoles {
+impl From<&Permissions> for DbNames {
+    fn from(permissions: &Permissions) -> Self {
+        Self(Value::from(permissions.to_vec()).to_string())
+    }
+}
+
+impl DbNames {
+    /// The permissions, if they are a list of names.
+    pub(super) fn permissions(&self) -> Option<Permissions> {
+        let names: Vec<String> = serde_json::from_str(&self.0).ok()?;
+        Permissions::stored(names)
+    }
+
     /// The roles, if they are a list of names.
     pub(super) fn roles(&self) -> Option<Roles> {
         let names: Vec<String> = serde_json::from_str(&self.0).ok()?;
@@ -97,13 +112,13 @@ impl DbRoles {
     }
 }
 
-impl ToSql<sql_types::Text, Sqlite> for DbRoles {
+impl ToSql<sql_types::Text, Sqlite> for DbNames {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
         ToSql::<sql_types::Text, Sqlite>::to_sql(self.0.as_str(), out)
     }
 }
 
-impl FromSql<sql_types::Text, Sqlite> for DbRoles {
+impl FromSql<sql_types::Text, Sqlite> for DbNames {
     fn from_sql(value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
         <String as FromSql<sql_types::Text, Sqlite>>::from_sql(value).map(Self)
     }
