@@ -228,7 +228,8 @@ impl AuthBuilder {
         self
     }
 
-    /// Which passwords are accepted, and what hashing one costs.
+    /// Which passwords are accepted, and what hashing one costs. The product's name, as letters have it, is one
+    /// of its `context_words`; the name of the host is for the app to add.
     pub fn passwords(mut self, policy: PasswordPolicy) -> Self {
         self.passwords = policy;
         self
@@ -286,7 +287,7 @@ impl AuthBuilder {
             issuer,
             audience,
             sessions,
-            passwords,
+            mut passwords,
             rules,
             accounts: account_policy,
             letters,
@@ -295,7 +296,6 @@ impl AuthBuilder {
             entropy,
         } = self;
         let metrics = Arc::new(Metrics::default());
-        let passwords = Passwords::start(passwords, Arc::clone(&entropy), Arc::clone(&metrics))?;
         let tokens = Tokens::new(
             keys,
             &issuer,
@@ -308,6 +308,9 @@ impl AuthBuilder {
             Some(letters) => letters,
             None => Letters::load(&LetterSettings::default())?,
         };
+        // What people know this service by.
+        passwords.context_words.push(letters.product().to_owned());
+        let passwords = Passwords::start(&passwords, Arc::clone(&entropy), Arc::clone(&metrics))?;
         let outbox = Outbox::start(OutboxParts {
             store: Arc::clone(&store),
             tokens: tokens.clone(),

@@ -26,6 +26,7 @@ mod outbox_api;
 mod page;
 mod password_api;
 mod problem;
+mod strength_api;
 mod surface;
 mod system_api;
 mod verification_api;
@@ -49,6 +50,7 @@ use self::{
     origins::{check_origins, is_plain_text},
     outbox_api::OutboxApi,
     password_api::PasswordApi,
+    strength_api::StrengthApi,
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
     verification_api::VerificationApi,
@@ -352,6 +354,7 @@ type Api = (
     AuthApi,
     CheckApi,
     PasswordApi,
+    StrengthApi,
     VerificationApi,
     MeApi,
     AdminApi,
@@ -373,6 +376,7 @@ impl Auth {
             },
             CheckApi,
             PasswordApi(self.clone()),
+            StrengthApi(self.clone()),
             VerificationApi(self.clone()),
             MeApi {
                 auth: self.clone(),

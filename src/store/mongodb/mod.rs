@@ -40,7 +40,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use self::{
     addresses::{ChangeAddress, VerifyAddress},
-    credentials::{RedeemSecret, ReplacePassword},
+    credentials::{JudgeProof, RedeemSecret, ReplacePassword},
     disowning::Disown,
     failure::{store_error, too_slow},
     preparing::Prepare,
@@ -241,6 +241,11 @@ impl Store for MongoStore {
             now,
         };
         transact(self, work).await
+    }
+
+    async fn owner_of_proof(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+        let proof = proof.clone();
+        transact(self, JudgeProof { proof, now }).await
     }
 
     async fn redeem_set_password(
