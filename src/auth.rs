@@ -17,7 +17,7 @@ use crate::{
     letters::{LetterSettings, Letters},
     lookup::Lookup,
     metrics::Metrics,
-    model::account::AttributeRules,
+    model::{account::AttributeRules, session::IdleRule, user::SessionLimit},
     outbox::{Outbox, OutboxParts, Post},
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
@@ -60,6 +60,7 @@ impl Auth {
             audience: "doorward".to_owned(),
             sessions: SessionPolicy::default(),
             passwords: PasswordPolicy::default(),
+            public_url: String::new(),
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
             letters: None,
@@ -205,6 +206,7 @@ pub struct AuthBuilder {
     audience: String,
     sessions: SessionPolicy,
     passwords: PasswordPolicy,
+    public_url: String,
     rules: AttributeRules,
     accounts: AccountPolicy,
     letters: Option<Letters>,
@@ -228,10 +230,16 @@ impl AuthBuilder {
         self
     }
 
-    /// Which passwords are accepted, and what hashing one costs. The product's name, as letters have it, is one
-    /// of its `context_words`; the name of the host is for the app to add.
+    /// Which passwords are accepted, and what hashing one costs.
     pub fn passwords(mut self, policy: PasswordPolicy) -> Self {
         self.passwords = policy;
+        self
+    }
+
+    /// Where people reach this service. No password may be made of its host's name, nor of the product's that
+    /// stands in letters.
+    pub fn public_url(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.public_url);
         self
     }
 
@@ -287,7 +295,8 @@ impl AuthBuilder {
             issuer,
             audience,
             sessions,
-            mut passwords,
+            passwords,
+            public_url,
             rules,
             accounts: account_policy,
             letters,
@@ -304,13 +313,14 @@ impl AuthBuilder {
             Arc::clone(&entropy),
         );
         let presence = Presence::new(Arc::clone(&store));
-        let letters = match letters {
-            Some(letters) => letters,
-            None => Letters::load(&LetterSettings::default())?,
-        };
-        // What people know this service by.
-        passwords.context_words.push(letters.product().to_owned());
-        let passwords = Passwords::start(&passwords, Arc::clone(&entropy), Arc::clone(&metrics))?;
+        let letters = letters.map_or_else(|| Letters::load(&LetterSettings::default()), Ok)?;
+        let names = [
+            letters.product().to_owned(),
+            host_of(&public_url),
+            host_of(post.as_ref().map_or("", |post| &post.public_url)),
+        ];
+        let chance = Arc::clone(&entropy);
+        let passwords = Passwords::start(&passwords, &names, chance, Arc::clone(&metrics))?;
         let outbox = Outbox::start(OutboxParts {
             store: Arc::clone(&store),
             tokens: tokens.clone(),
@@ -333,17 +343,7 @@ impl AuthBuilder {
             policy: Arc::new(sessions),
             needs_verified_email: account_policy.require_verified_email,
         });
-        let accounts = Accounts {
-            store: Arc::clone(&store),
-            passwords: passwords.clone(),
-            outbox: outbox.clone(),
-            rules: rules.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            limit,
-            idle,
-        };
-        let (verification, recovery) = by_mail(&Means {
+        let means = Means {
             store: Arc::clone(&store),
             passwords,
             tokens: tokens.clone(),
@@ -351,7 +351,9 @@ impl AuthBuilder {
             rules: rules.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-        });
+        };
+        let accounts = on_accounts(&means, limit, idle);
+        let (verification, recovery) = by_mail(&means);
         let admin = Admin {
             store: Arc::clone(&store),
             outbox: outbox.clone(),
@@ -382,7 +384,14 @@ impl AuthBuilder {
     }
 }
 
-/// What the use cases around letters are made of.
+/// The host of a URL; nothing where there is none.
+fn host_of(url: &str) -> String {
+    let url = url::Url::parse(url).ok();
+    let host = url.as_ref().and_then(url::Url::host_str);
+    host.unwrap_or_default().to_owned()
+}
+
+/// What the use cases around accounts and letters are made of.
 struct Means {
     store: Arc<dyn Store>,
     passwords: Passwords,
@@ -391,6 +400,19 @@ struct Means {
     rules: AttributeRules,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+}
+
+fn on_accounts(means: &Means, limit: SessionLimit, idle: IdleRule) -> Accounts {
+    Accounts {
+        store: Arc::clone(&means.store),
+        passwords: means.passwords.clone(),
+        outbox: means.outbox.clone(),
+        rules: means.rules.clone(),
+        clock: Arc::clone(&means.clock),
+        entropy: Arc::clone(&means.entropy),
+        limit,
+        idle,
+    }
 }
 
 fn by_mail(means: &Means) -> (Verification, Recovery) {

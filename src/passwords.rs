@@ -87,22 +87,26 @@ pub struct Passwords {
     cost: Arc<AtomicU64>,
     decoy: Arc<PasswordHash>,
     entropy: Arc<dyn Entropy>,
+    metrics: Arc<Metrics>,
     threads: Threads,
 }
 
 impl Passwords {
-    /// Starts the hashing threads; they end when the last clone of the service is dropped.
+    /// Starts the hashing threads; they end when the last clone of the service is dropped. `names` are what
+    /// people know this service by, besides the `context_words` of the policy.
     ///
     /// # Errors
     /// [`BadSetting`] for a policy that cannot be obeyed.
     pub fn start(
         policy: &PasswordPolicy,
+        names: &[String],
         entropy: Arc<dyn Entropy>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, BadSetting> {
         policy.check(true)?;
         let params = policy.params()?;
-        let words = policy.context_words.iter().map(String::as_str);
+        let words = policy.context_words.iter().chain(names);
+        let words: Vec<&str> = words.map(String::as_str).collect();
         let decoy = decoy(params, &*entropy).ok_or_else(|| {
             BadSetting::new(
                 "passwords.scrypt_log_n",
@@ -111,14 +115,20 @@ impl Passwords {
             )
         })?;
         Ok(Self {
-            rules: Arc::new(Rules::new(policy.min_length, words)),
+            rules: Arc::new(Rules::new(policy.min_length, words.iter().copied())),
             breaches: Breaches::open(&policy.breach)?,
-            estimates: Estimates::new(&policy.context_words),
+            estimates: Estimates::start(&words).map_err(|e| no_thread(&e))?,
             params,
             cost: Arc::new(AtomicU64::new(cost_of(params))),
             decoy: Arc::new(decoy),
             entropy,
-            threads: Threads::start(policy, metrics)?,
+            metrics,
+            threads: Threads::start(
+                ("scrypt", "password hashing"),
+                policy.threads(),
+                policy.queue,
+            )
+            .map_err(|e| no_thread(&e))?,
         })
     }
 
@@ -196,8 +206,7 @@ impl Passwords {
         let (password, params) = (password.0.clone(), self.params);
         let salt = random_bytes::<16>(&*self.entropy);
         let hash = self
-            .threads
-            .run(move || {
+            .scrypt(move || {
                 Scrypt::new().hash_password_customized(
                     password.expose().as_bytes(),
                     &salt,
@@ -248,8 +257,7 @@ impl Passwords {
         let cost = cost_of(params);
         let target = self.cost.fetch_max(cost, Ordering::Relaxed).max(cost);
         let computed = self
-            .threads
-            .run(move || {
+            .scrypt(move || {
                 let mut out = vec![0; expected.len()];
                 let password = normal.expose().as_bytes();
                 scrypt::scrypt(password, &salt, &params, &mut out)?;
@@ -278,6 +286,28 @@ impl Passwords {
     pub fn verified(&self, password: &SecretString) -> AcceptedPassword {
         AcceptedPassword(normalise(password))
     }
+
+    /// Runs scrypt on one of its threads.
+    async fn scrypt<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> AuthResult<T> {
+        let metrics = Arc::clone(&self.metrics);
+        let counted = move || {
+            metrics.scrypt_runs.bump();
+            work()
+        };
+        let ran = self.threads.run(counted).await;
+        if let Err(AuthError::Overloaded(_)) = &ran {
+            self.metrics.scrypt_refused.bump();
+        }
+        ran
+    }
+}
+
+fn no_thread(error: &std::io::Error) -> BadSetting {
+    let problem = format!("a thread cannot be started: {error}");
+    BadSetting::new("passwords.threads", problem, "lower it")
 }
 
 /// NFC, and nothing else: composed and decomposed letters are one (NIST SP 800-63B-4 §3.1.1.2).
@@ -302,12 +332,13 @@ mod tests {
     use super::*;
     use crate::entropy::SystemEntropy;
 
-    fn passwords(policy: PasswordPolicy) -> Passwords {
-        Passwords::start(&policy, Arc::new(SystemEntropy), Arc::default()).expect("valid policy")
+    fn passwords(policy: &PasswordPolicy) -> Passwords {
+        Passwords::start(policy, &[], Arc::new(SystemEntropy), Arc::default())
+            .expect("valid policy")
     }
 
     fn light(min_length: usize) -> Passwords {
-        passwords(PasswordPolicy {
+        passwords(&PasswordPolicy {
             min_length,
             ..PasswordPolicy::light()
         })
@@ -395,6 +426,7 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         let service = Passwords::start(
             &PasswordPolicy::light(),
+            &[],
             Arc::new(SystemEntropy),
             Arc::clone(&metrics),
         )
@@ -415,7 +447,7 @@ mod tests {
     async fn hashes_are_phc_strings_and_older_parameters_are_noticed() {
         let (old, new) = (
             light(8),
-            passwords(PasswordPolicy {
+            passwords(&PasswordPolicy {
                 scrypt_log_n: 5,
                 ..PasswordPolicy::light()
             }),
@@ -441,7 +473,7 @@ mod tests {
     async fn the_costliest_hash_seen_sets_the_cost_of_every_check() {
         let service = light(8);
         let today = service.cost.load(Ordering::Relaxed);
-        let costlier = passwords(PasswordPolicy {
+        let costlier = passwords(&PasswordPolicy {
             scrypt_log_n: 6,
             ..PasswordPolicy::light()
         });

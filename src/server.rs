@@ -20,7 +20,6 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use url::Url;
 
 use crate::{
     accounts::AccountPolicy,
@@ -37,7 +36,6 @@ use crate::{
     },
     model::client::Clients,
     outbox::Post,
-    passwords::PasswordPolicy,
     setting::BadSetting,
     store::{
         Migrations, StoreResult,
@@ -207,7 +205,8 @@ async fn build_service(
     let builder = Auth::builder(store, keys)
         .issuer(settings.issuer(), &settings.tokens.audience)
         .sessions(settings.sessions.clone())
-        .passwords(password_policy(settings))
+        .passwords(settings.passwords.clone())
+        .public_url(&settings.public_url)
         .attribute_rules(rules)
         .accounts(settings.accounts.clone())
         .letters(letters(settings)?)
@@ -217,15 +216,6 @@ async fn build_service(
         None => builder,
     };
     Ok((builder.build()?, clock))
-}
-
-/// The policy, with the host that people reach this server at among the words that no password is made of.
-fn password_policy(settings: &Settings) -> PasswordPolicy {
-    let mut policy = settings.passwords.clone();
-    let url = Url::parse(&settings.public_url).ok();
-    let host = url.as_ref().and_then(Url::host_str);
-    policy.context_words.extend(host.map(str::to_owned));
-    policy
 }
 
 async fn bring_up_to_date(

@@ -71,8 +71,8 @@ impl Words {
     }
 
     fn add(&mut self, text: &str) {
-        for variant in [text, text.trim_matches(is_ornament)] {
-            let word = canonical(variant);
+        let bare = text.trim_matches(is_ornament);
+        for word in [text, bare].into_iter().flat_map(canonical) {
             if word.chars().count() >= SHORTEST_WORD {
                 self.0.insert(word.chars().rev().collect());
                 self.0.insert(word);
@@ -83,10 +83,10 @@ impl Words {
     /// Whether a password is one of these words, or several of them, with nothing but ornaments around.
     pub(super) fn make(&self, other: &Self, password: &str) -> bool {
         let words: Vec<&str> = self.0.union(&other.0).map(String::as_str).collect();
-        bare(password).into_iter().any(|bare| {
-            let text = canonical(bare);
-            !text.is_empty() && is_made_of(&text, &words)
-        })
+        let texts = bare(password).into_iter().flat_map(canonical);
+        texts
+            .into_iter()
+            .any(|text| !text.is_empty() && is_made_of(&text, &words))
     }
 }
 
@@ -112,19 +112,34 @@ fn is_ornament(c: char) -> bool {
     !c.is_alphabetic()
 }
 
-/// Lower case, letters for the digits and signs that look like them, and neither spaces nor other signs.
-fn canonical(text: &str) -> String {
-    let lower = text.chars().flat_map(char::to_lowercase);
-    let letters = lower.map(|c| match c {
+/// Lower case, letters for the digits that look like them, and neither spaces nor signs: with the letters that
+/// some signs look like, and without.
+fn canonical(text: &str) -> [String; 2] {
+    let lower: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();
+    let letter = |c: char| match c {
         '0' => 'o',
-        '1' | 'l' | '!' | '|' => 'i',
-        '3' | '€' => 'e',
-        '4' | '@' => 'a',
-        '5' | '$' => 's',
+        '1' | 'l' => 'i',
+        '3' => 'e',
+        '4' => 'a',
+        '5' => 's',
         '7' => 't',
         other => other,
+    };
+    let like_letters = lower.iter().map(|c| match c {
+        '!' | '|' => 'i',
+        '€' => 'e',
+        '@' => 'a',
+        '$' => 's',
+        other => *other,
     });
-    letters.filter(|c| c.is_alphanumeric()).collect()
+    let written = |text: &mut dyn Iterator<Item = char>| {
+        let letters = text.filter(|c| c.is_alphanumeric());
+        letters.map(letter).collect()
+    };
+    [
+        written(&mut like_letters.into_iter()),
+        written(&mut lower.iter().copied()),
+    ]
 }
 
 /// Whether a text can be cut so that each piece is a word.
@@ -181,6 +196,8 @@ mod tests {
             "annie77annie77",
             "htimsnna!",
             "@nn$mithEx@mple",
+            "ann.smith@doorward",
+            "Smith$Doorward!1",
         ] {
             assert!(is_refused(password), "{password}");
         }

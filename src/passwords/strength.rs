@@ -1,24 +1,20 @@
 //! How well a password would do, for sign-up forms.
 //!
-//! Decides how much of the machine estimates may take: they run beside the hashing threads, so that nobody can
-//! hold up logins by asking for them. The estimate is advice; what is accepted is for the rules.
+//! Decides how much of the machine estimates may take: one thread of low priority besides those that hash, so
+//! that nobody can hold up logins by asking for them. The estimate is advice; what is accepted is for the rules.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
 use zxcvbn::{feedback::Feedback, zxcvbn};
 
-use super::{Personal, rules::BrokenRule};
-use crate::{
-    error::{AuthError, AuthResult},
-    secret::SecretString,
-};
+use super::{Personal, rules::BrokenRule, threads::Threads};
+use crate::{error::AuthResult, secret::SecretString};
 
-/// How many passwords are estimated at once; each takes a thread for some milliseconds.
-const AT_ONCE: usize = 4;
-/// What is looked at of a password, in code points: the time that an estimate takes grows faster than that, and
-/// a password of which so much cannot be guessed is good.
-const LOOKED_AT: usize = 100;
+/// How many estimates may wait; most take some milliseconds.
+const WAITING: usize = 16;
+/// What is looked at of a password, in code points. An estimate takes longer the more signs stand for letters
+/// in it: up to half a second of 64 characters, a second of 100. Of which so much cannot be guessed, that is good.
+const LOOKED_AT: usize = 64;
 
 /// What is thought of a password.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,19 +35,19 @@ pub struct Strength {
     pub suggestions: Vec<String>,
 }
 
-/// The estimates that may be made at once.
+/// What makes estimates.
 #[derive(Clone)]
 pub(super) struct Estimates {
-    slots: Arc<Semaphore>,
+    thread: Threads,
     words: Arc<[String]>,
 }
 
 impl Estimates {
-    pub(super) fn new(words: &[String]) -> Self {
-        Self {
-            slots: Arc::new(Semaphore::new(AT_ONCE)),
-            words: words.into(),
-        }
+    pub(super) fn start(words: &[&str]) -> io::Result<Self> {
+        Ok(Self {
+            thread: Threads::start(("strength", "password estimates"), 1, WAITING)?,
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+        })
     }
 
     /// Estimates a password in NFC that breaks these rules.
@@ -61,18 +57,9 @@ impl Estimates {
         personal: Personal,
         errors: Vec<BrokenRule>,
     ) -> AuthResult<Strength> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned();
-        let slot = slot.map_err(|_| AuthError::Overloaded("password estimates"))?;
         let words = Arc::clone(&self.words);
-        let estimated = spawn_blocking(move || {
-            let strength = estimate(&normal, &personal, &words, errors);
-            // Held to the end of the work, even if nobody waits for it any more.
-            drop(slot);
-            strength
-        });
-        estimated
-            .await
-            .map_err(|_| AuthError::Internal("the estimate of a password failed".into()))
+        let estimated = move || estimate(&normal, &personal, &words, errors);
+        self.thread.run(estimated).await
     }
 }
 
@@ -111,9 +98,9 @@ mod tests {
     use super::*;
 
     async fn strength(password: &str, personal: Personal) -> Strength {
-        let estimates = Estimates::new(&["Doorward".to_owned()]);
+        let estimates = Estimates::start(&["Doorward"]).expect("a thread");
         let made = estimates.of(password.into(), personal, Vec::new()).await;
-        made.expect("a free slot")
+        made.expect("an estimate")
     }
 
     #[tokio::test]
@@ -132,20 +119,6 @@ mod tests {
         assert!(own.guesses_log10 < others.guesses_log10);
         assert!(strength("doorward", nobody()).await.score == 0);
         assert!(strength("", nobody()).await.guesses_log10.abs() < f64::EPSILON);
-    }
-
-    /// ASVS 15.2.2.
-    #[tokio::test]
-    async fn no_more_are_estimated_at_once_than_there_are_slots() {
-        let estimates = Estimates::new(&[]);
-        let all = Arc::clone(&estimates.slots);
-        let all = all.acquire_many_owned(u32::try_from(AT_ONCE).expect("few"));
-        let all = all.await.expect("open");
-        let refused = estimates.of("x".into(), Personal::unknown(), vec![]).await;
-        assert!(matches!(refused, Err(AuthError::Overloaded(_))));
-        drop(all);
-        let made = estimates.of("x".into(), Personal::unknown(), vec![]).await;
-        assert!(made.is_ok());
     }
 
     /// As much work as anybody can ask for is little: what counts here is that it ends.

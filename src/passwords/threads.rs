@@ -1,21 +1,18 @@
-//! The threads that hash passwords, and the queue before them.
+//! The threads that work on passwords, and the queue before them.
 //!
 //! Decides what happens when more is asked for than can be done: it is refused at once (ASVS 15.2.2). What is run
 //! is the caller's business.
 
 use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
 };
 
 use tokio::sync::oneshot;
 
-use super::policy::PasswordPolicy;
-use crate::{
-    error::{AuthError, AuthResult},
-    metrics::Metrics,
-    setting::BadSetting,
-};
+use crate::error::{AuthError, AuthResult};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -23,30 +20,25 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub(super) struct Threads {
     jobs: mpsc::SyncSender<Job>,
-    metrics: Arc<Metrics>,
+    /// What they do, in words.
+    what: &'static str,
 }
 
 impl Threads {
+    /// Starts `count` threads called `name`, for which `waiting` jobs may wait.
     pub(super) fn start(
-        policy: &PasswordPolicy,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, BadSetting> {
-        let (jobs, queue) = mpsc::sync_channel::<Job>(policy.queue);
+        (name, what): (&str, &'static str),
+        count: usize,
+        waiting: usize,
+    ) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::sync_channel::<Job>(waiting);
         let queue = Arc::new(Mutex::new(queue));
-        for n in 0..policy.threads() {
+        for n in 0..count {
             let queue = Arc::clone(&queue);
-            thread::Builder::new()
-                .name(format!("scrypt-{n}"))
-                .spawn(move || work(&queue))
-                .map_err(|e| {
-                    BadSetting::new(
-                        "passwords.threads",
-                        format!("a thread cannot be started: {e}"),
-                        "lower it",
-                    )
-                })?;
+            let thread = thread::Builder::new().name(format!("{name}-{n}"));
+            thread.spawn(move || work(&queue))?;
         }
-        Ok(Self { jobs, metrics })
+        Ok(Self { jobs, what })
     }
 
     /// Runs `work` on one of the threads.
@@ -58,32 +50,28 @@ impl Threads {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> AuthResult<T> {
         let (done, answer) = oneshot::channel();
-        let metrics = Arc::clone(&self.metrics);
         let job: Job = Box::new(move || {
             // A client that went away while its password waited costs nothing more.
             if !done.is_closed() {
-                metrics.scrypt_runs.bump();
                 let _ = done.send(work());
             }
         });
-        self.jobs.try_send(job).map_err(|_| {
-            self.metrics.scrypt_refused.bump();
-            AuthError::Overloaded("password hashing")
-        })?;
-        answer
-            .await
-            .map_err(|_| AuthError::Internal("a hashing thread is gone".into()))
+        let queued = self.jobs.try_send(job);
+        queued.map_err(|_| AuthError::Overloaded(self.what))?;
+        let gone = |_| AuthError::Internal(format!("a thread is gone: {}", self.what));
+        answer.await.map_err(gone)
     }
 }
 
 fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
-    // Low priority: hashing uses what the answers to everybody else leave over. A container may
-    // forbid it, which costs latency under a login storm and nothing else.
+    // Low priority: this uses what the answers to everybody else leave over. A container may forbid
+    // it, which costs latency under a login storm and nothing else.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(job) => job(),
+            // A panic is its caller's, who finds no answer; the thread has others to serve.
+            Ok(job) => drop(catch_unwind(AssertUnwindSafe(job))),
             Err(mpsc::RecvError) => return,
         }
     }
@@ -93,15 +81,20 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
 mod tests {
     use super::*;
 
+    /// ASVS 16.5.4.
+    #[tokio::test]
+    async fn a_panic_takes_no_thread_away() {
+        let service = Threads::start(("test", "a test"), 1, 1).expect("a thread");
+        let panicked = service.run(|| panic!("on purpose")).await;
+        let panicked: AuthResult<()> = panicked;
+        assert!(matches!(panicked, Err(AuthError::Internal(_))));
+        assert_eq!(service.run(|| 7).await.expect("done"), 7);
+    }
+
     /// ASVS 15.2.2.
     #[tokio::test]
     async fn a_full_queue_refuses_at_once() {
-        let policy = PasswordPolicy {
-            threads: 1,
-            queue: 1,
-            ..PasswordPolicy::light()
-        };
-        let service = Threads::start(&policy, Arc::default()).expect("threads");
+        let service = Threads::start(("test", "a test"), 1, 1).expect("a thread");
         let (release, gate) = mpsc::channel::<()>();
         let (started, running) = oneshot::channel();
         let busy = tokio::spawn({

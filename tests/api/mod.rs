@@ -1,6 +1,7 @@
 //! The API under attack and under its own documentation. Hardly any of it depends on the database, so it
 //! runs on SQLite alone; only `outbox_admin` runs on all.
 
+mod breaches;
 mod browsers;
 mod compat;
 mod embedding;
@@ -10,6 +11,7 @@ mod oauth;
 mod openapi;
 mod outbox_admin;
 mod parameters;
+mod password_strength;
 mod raw;
 mod request_bodies;
 mod token_attacks;
