@@ -5,6 +5,7 @@ mod breaches;
 mod browsers;
 mod compat;
 mod embedding;
+mod headers;
 mod http_hygiene;
 mod mail_pages;
 mod oauth;
@@ -58,6 +59,7 @@ fn assert_sound(what: &str, reply: &Reply) {
     let policy = header("content-security-policy");
     for directive in [
         "default-src 'none'",
+        "object-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
