@@ -104,6 +104,37 @@ async fn whatever_the_service_does_the_list_goes_on() {
     assert_eq!(register(&guest, KNOWN).await, (422, "breached".to_owned()));
 }
 
+/// ASVS 6.2.12: operators ask the same service.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_asks_too() {
+    let service = BreachService::knowing(&[KNOWN]).await;
+    let database = sqlite().await;
+    let place = Place::new();
+    let mut variables = serving(&database);
+    let url = ("DOORWARD__PASSWORDS__BREACH__BASE_URL", service.url.clone());
+    variables.extend([
+        url,
+        ("DOORWARD__PASSWORDS__BREACH__TIMEOUT", "10s".to_owned()),
+    ]);
+    let create = [
+        "user",
+        "create",
+        "--email",
+        "ann@example.org",
+        "--password-stdin",
+    ];
+    let done = place.run_with_input(&create, &borrowed(&variables), KNOWN);
+    let refusal = done.refusal();
+    assert!(
+        refusal.starts_with("password: is known from a breach"),
+        "{refusal}"
+    );
+    assert_eq!(service.asked().len(), 1);
+    place
+        .run_with_input(&create, &borrowed(&variables), PASSWORD)
+        .answer();
+}
+
 /// ASVS 16.5.2, 16.2.5: an outage is logged when it begins, and names nothing that was asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_logged_once_without_what_was_asked() {
