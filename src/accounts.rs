@@ -19,7 +19,7 @@ use crate::{
         },
     },
     outbox::{Cause, Outbox},
-    passwords::{Passwords, Verdict},
+    passwords::{Passwords, Personal, Strength, Verdict},
     secret::SecretString,
     setting::BadSetting,
     store::{ChangeStanding, CreateUser, SetPassword, Store, UpdateUser},
@@ -166,16 +166,15 @@ impl Accounts {
         password: &SecretString,
         how: Making,
     ) -> AuthResult<User> {
+        let personal = Personal::new(Some(&account.email), account.username.as_deref());
         let mut errors = Vec::new();
         let parsed = account.parse(&self.rules, &mut errors);
-        let accepted = self
-            .passwords
-            .accept("password", password)
-            .map_err(|e| errors.push(e))
-            .ok();
-        let (Some((email, username, attributes)), Some(accepted)) = (parsed, accepted) else {
+        let proposed = self.passwords.propose("password", password, &personal);
+        let proposed = proposed.map_err(|e| errors.push(e)).ok();
+        let (Some((email, username, attributes)), Some(proposed)) = (parsed, proposed) else {
             return Err(AuthError::Invalid(errors));
         };
+        let accepted = self.passwords.accept(proposed).await?;
         let hash = self.passwords.hash(&accepted).await?;
         let now = self.clock.now();
         let user = User {
@@ -252,8 +251,11 @@ impl Accounts {
         new: &SecretString,
         cause: &Cause,
     ) -> AuthResult<Timestamp> {
-        let accepted = self.passwords.accept("new_password", new)?;
-        let proved = self.prove(user, current).await?;
+        let known = self.credentials(user).await?;
+        let personal = Personal::of(&known.user);
+        let proposed = self.passwords.propose("new_password", new, &personal)?;
+        let proved = self.prove(known, current).await?;
+        let accepted = self.passwords.accept(proposed).await?;
         let hash = self.passwords.hash(&accepted).await?;
         let notice = self.outbox.letter(LetterKind::PasswordChanged, cause);
         let notice = notice.map(|notice| notice.about(user).to(&proved.user.email));
@@ -281,7 +283,8 @@ impl Accounts {
     /// # Errors
     /// [`AuthError::WrongPassword`], [`AuthError::LastAdmin`].
     pub async fn deactivate_self(&self, user: UserId, password: &SecretString) -> AuthResult<()> {
-        let version = self.prove(user, password).await?.credential_version;
+        let known = self.credentials(user).await?;
+        let version = self.prove(known, password).await?.credential_version;
         match self
             .store
             .deactivate_user(user, Some(version), &self.fixed_roles, self.clock.now())
@@ -294,13 +297,32 @@ impl Accounts {
         }
     }
 
-    /// Checks the password of a user who is logged in already; answers whose it is, as they were then.
-    async fn prove(&self, user: UserId, password: &SecretString) -> AuthResult<UserCredentials> {
-        let credentials = self
-            .store
-            .user_credentials(user)
-            .await?
-            .ok_or(AuthError::SessionUnknown)?;
+    /// How well a password would do for somebody with this address and this user name, which need not be valid.
+    /// Nothing is stored, logged or asked elsewhere.
+    ///
+    /// # Errors
+    /// [`AuthError::Overloaded`].
+    pub async fn password_strength(
+        &self,
+        password: &SecretString,
+        email: Option<&str>,
+        username: Option<&str>,
+    ) -> AuthResult<Strength> {
+        let personal = Personal::new(email, username);
+        self.passwords.strength(password, personal).await
+    }
+
+    async fn credentials(&self, user: UserId) -> AuthResult<UserCredentials> {
+        let credentials = self.store.user_credentials(user).await?;
+        credentials.ok_or(AuthError::SessionUnknown)
+    }
+
+    /// Checks the password of a user who is logged in already; answers whose it is, as they were when read.
+    async fn prove(
+        &self,
+        credentials: UserCredentials,
+        password: &SecretString,
+    ) -> AuthResult<UserCredentials> {
         match self
             .passwords
             .verify(password, credentials.password_hash.as_ref())

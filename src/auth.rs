@@ -64,6 +64,7 @@ impl Auth {
             audience: "doorward".to_owned(),
             sessions: SessionPolicy::default(),
             passwords: PasswordPolicy::default(),
+            public_url: String::new(),
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
             sweep: SweepPolicy::default(),
@@ -224,6 +225,7 @@ pub struct AuthBuilder {
     audience: String,
     sessions: SessionPolicy,
     passwords: PasswordPolicy,
+    public_url: String,
     rules: AttributeRules,
     accounts: AccountPolicy,
     sweep: SweepPolicy,
@@ -253,6 +255,13 @@ impl AuthBuilder {
     /// Which passwords are accepted, and what hashing one costs.
     pub fn passwords(mut self, policy: PasswordPolicy) -> Self {
         self.passwords = policy;
+        self
+    }
+
+    /// Where people reach this service. No password may be made of its host's name, nor of the product's that
+    /// stands in letters.
+    pub fn public_url(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.public_url);
         self
     }
 
@@ -330,6 +339,7 @@ impl AuthBuilder {
             audience,
             sessions,
             passwords,
+            public_url,
             rules,
             accounts: account_policy,
             sweep,
@@ -341,7 +351,6 @@ impl AuthBuilder {
             entropy,
         } = self;
         let metrics = Arc::new(Metrics::default());
-        let passwords = Passwords::start(passwords, Arc::clone(&entropy), Arc::clone(&metrics))?;
         let tokens = Tokens::new(
             keys,
             &issuer,
@@ -350,10 +359,14 @@ impl AuthBuilder {
             Arc::clone(&entropy),
         );
         let presence = Presence::new(Arc::clone(&store));
-        let letters = match letters {
-            Some(letters) => letters,
-            None => Letters::load(&LetterSettings::default())?,
-        };
+        let letters = letters.map_or_else(|| Letters::load(&LetterSettings::default()), Ok)?;
+        let names = [
+            letters.product().to_owned(),
+            host_of(&public_url),
+            host_of(post.as_ref().map_or("", |post| &post.public_url)),
+        ];
+        let chance = Arc::clone(&entropy);
+        let passwords = Passwords::start(&passwords, &names, chance, Arc::clone(&metrics))?;
         let outbox = Outbox::start(OutboxParts {
             store: Arc::clone(&store),
             tokens: tokens.clone(),
@@ -417,6 +430,13 @@ impl AuthBuilder {
         }
         Ok(auth)
     }
+}
+
+/// The host of a URL; nothing where there is none.
+fn host_of(url: &str) -> String {
+    let url = url::Url::parse(url).ok();
+    let host = url.as_ref().and_then(url::Url::host_str);
+    host.unwrap_or_default().to_owned()
 }
 
 /// What the use cases around users and letters are made of.

@@ -115,6 +115,12 @@ impl Letters {
         self.write_page(page).map_err(|error| self.failed(&error))
     }
 
+    /// The name of the product, as people know it.
+    #[must_use]
+    pub fn product(&self) -> &str {
+        &self.0.product
+    }
+
     /// What to say about an error with this code, on a page or elsewhere; none for a code that there is
     /// no sentence for. A number in it is taken from `detail`, as the script of a page does.
     #[must_use]

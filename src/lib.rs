@@ -37,7 +37,7 @@
 //!
 //! | layer | modules | what they decide |
 //! |---|---|---|
-//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] | what a time, a secret, an id, a name is |
+//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] `outbound` | what a time, a secret, an id, a name is; how other services are spoken to |
 //! | L1 | [`model`] | users, roles, sessions, secrets, letters, clients: data and transitions, no I/O |
 //! | L2 | [`store`] [`mail`] [`letters`] [`error`] | the storage contract: atomic decisions; what carries letters and what stands in them; what a use case can answer |
 //! | L3 | [`passwords`] [`tokens`] [`lookup`] [`presence`] [`outbox`] `paging` [`accounts`] [`sessions`] [`verification`] [`recovery`] [`roles`] [`admin`] [`sweep`] | the use cases |
@@ -67,6 +67,8 @@ pub mod lookup;
 pub mod mail;
 pub mod metrics;
 pub mod model;
+#[cfg(any(feature = "mail", feature = "breach"))]
+mod outbound;
 pub mod outbox;
 mod paging;
 pub mod passwords;

@@ -13,7 +13,7 @@ use crate::{
         token::{LinkSecret, Purpose},
     },
     outbox::{Cause, Outbox},
-    passwords::Passwords,
+    passwords::{Passwords, Personal},
     secret::SecretString,
     store::{Redeem, Store},
     tokens::{Evidence, Tokens, parse_address, proof},
@@ -45,7 +45,8 @@ impl Recovery {
     ///
     /// # Errors
     /// [`AuthError::LinkRefused`], [`AuthError::CodeRefused`]; [`AuthError::Invalid`] for the password,
-    /// which then leaves the link or code unspent.
+    /// which then leaves the link or code unspent. That it is made of its user's own name is told only to
+    /// whoever has shown a good link or code.
     pub async fn set_password(
         &self,
         evidence: Evidence<'_>,
@@ -54,8 +55,15 @@ impl Recovery {
     ) -> AuthResult<()> {
         let proof = proof(&self.tokens, evidence, Purpose::ResetPassword);
         let proof = proof.ok_or(evidence.refused())?;
-        let accepted = self.passwords.accept("password", password)?;
+        let nobody = Personal::unknown();
+        let proposed = self.passwords.propose("password", password, &nobody)?;
+        let accepted = self.passwords.accept(proposed).await?;
+        // Before anybody's row is read, so that links and codes of nobody take as long.
         let hash = self.passwords.hash(&accepted).await?;
+        let owner = self.store.owner_of_proof(&proof, self.clock.now()).await?;
+        let owner = owner.ok_or(evidence.refused())?;
+        let personal = Personal::of(&owner);
+        self.passwords.suits("password", &accepted, &personal)?;
         let notice = self.outbox.letter(LetterKind::PasswordChanged, cause);
         let redeemed = self
             .store

@@ -206,6 +206,7 @@ async fn build_service(
         .issuer(settings.issuer(), &settings.tokens.audience)
         .sessions(settings.sessions.clone())
         .passwords(settings.passwords.clone())
+        .public_url(&settings.public_url)
         .attribute_rules(rules)
         .accounts(settings.accounts.clone())
         .roles(settings.roles.fixed()?)

@@ -42,6 +42,16 @@ pub(crate) fn shown_address(value: &str) -> String {
     }
 }
 
+/// Whether an API is on this machine.
+pub(crate) fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => is_own_machine(name),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
 /// Whether a host, as a URL writes it, is this machine itself.
 pub(crate) fn is_own_machine(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');

@@ -17,7 +17,7 @@ use crate::{
         user::User,
     },
     outbox::{Cause, Outbox},
-    passwords::{Passwords, Verdict},
+    passwords::{Passwords, Personal, Verdict},
     secret::SecretString,
     store::{ChangeEmail, ConfirmRegistration, LoginName, Store},
     tokens::{CodeScope, Evidence, Tokens, parse_address, proof},
@@ -150,13 +150,15 @@ impl Verification {
         cause: &Cause,
     ) -> AuthResult<()> {
         let letter = self.outbox.needed(LetterKind::ConfirmRegistration, cause)?;
+        let personal = Personal::new(Some(&account.email), account.username.as_deref());
         let mut errors = Vec::new();
         let parsed = account.parse(&self.rules, &mut errors);
-        let accepted = self.passwords.accept("password", password);
-        let accepted = accepted.map_err(|e| errors.push(e)).ok();
-        let (Some((email, username, attributes)), Some(accepted)) = (parsed, accepted) else {
+        let proposed = self.passwords.propose("password", password, &personal);
+        let proposed = proposed.map_err(|e| errors.push(e)).ok();
+        let (Some((email, username, attributes)), Some(proposed)) = (parsed, proposed) else {
             return Err(AuthError::Invalid(errors));
         };
+        let accepted = self.passwords.accept(proposed).await?;
         if let Some(username) = &username {
             let name = LoginName::Username(username.clone());
             if self.store.user_by_login(&name).await?.is_some() {

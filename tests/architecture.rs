@@ -17,7 +17,7 @@ use self::paths::{Reference, references};
 /// own layer and from those above it in this list.
 const LAYERS: [&[&str]; 9] = [
     &[
-        "metrics", "clock", "entropy", "secret", "ids", "email", "username", "setting",
+        "metrics", "clock", "entropy", "secret", "ids", "email", "username", "setting", "outbound",
     ],
     &["model"],
     &[

@@ -28,6 +28,36 @@ fn create(place: &Place, args: &[&str]) -> Done {
     place.run_with_input(&args, &LIGHT, &format!("{PASSWORD}\n"))
 }
 
+/// ASVS 6.2.4, 6.2.11: operators choose passwords by the same rules.
+#[test]
+fn a_password_that_is_tried_first_is_refused_here_too() {
+    let place = Place::new();
+    for who in [&["user", "create"][..], &["admin", "create"]] {
+        for (password, said) in [
+            (
+                "PasswordPassword",
+                "password: is on a list of passwords that are tried first",
+            ),
+            (
+                "Ann.Smith@localhost!",
+                "password: is made of your name, your address",
+            ),
+            ("abcabcabcabcabc", "password: repeats a few characters"),
+            ("too short", "password: must be at least 15 characters"),
+        ] {
+            let args = [
+                who,
+                &["--email", "ann.smith@example.org", "--password-stdin"],
+            ]
+            .concat();
+            let done = place.run_with_input(&args, &LIGHT, password);
+            let refusal = done.refusal();
+            assert!(refusal.starts_with(said), "{refusal}");
+            assert!(!refusal.contains(password), "{refusal}");
+        }
+    }
+}
+
 #[test]
 fn exit_code_2_says_that_a_command_was_not_understood() {
     let place = Place::new();

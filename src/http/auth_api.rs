@@ -48,7 +48,8 @@ pub(super) struct AuthApi {
 struct RegisterRequest {
     /// The e-mail address; unique without regard to case.
     email: String,
-    /// The password: any characters, 15 at the least unless configured otherwise, 256 at the most.
+    /// The password: any characters, 15 at the least unless configured otherwise, 256 at the most, and none that
+    /// is tried first (`/v1/auth/password/strength` tells).
     password: Password,
     /// A user name to log in by as well; unique without regard to case.
     username: Option<String>,

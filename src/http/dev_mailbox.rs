@@ -33,7 +33,7 @@ const HTML: &str = "/dev/mail/:id/html";
 pub(super) const PATHS: [&str; 3] = [PATH, LETTER, HTML];
 
 /// Letters bring their styles with them. Links open in a tab of their own, free of what binds the frame.
-const LETTER_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; \
+const LETTER_POLICY: &str = "default-src 'none'; object-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox";
 
 /// Adds the pages.

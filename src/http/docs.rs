@@ -25,7 +25,7 @@ const DESCRIPTION: &str = "A stateful session server. Every request decodes the 
     endpoints below `/v1/oauth` answer what is wrong in the words of their RFCs, with the same `code` besides.";
 
 /// What one page of documents may load: only what stands in it.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; \
+const PAGE_POLICY: &str = "default-src 'none'; object-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; \
     style-src 'unsafe-inline'; img-src 'self' data: blob:; font-src data:; connect-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 

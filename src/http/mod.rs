@@ -30,6 +30,7 @@ mod permission;
 mod problem;
 mod roles_api;
 mod shapes;
+mod strength_api;
 mod surface;
 mod system_api;
 mod verification_api;
@@ -54,6 +55,7 @@ use self::{
     outbox_api::OutboxApi,
     password_api::PasswordApi,
     roles_api::RolesApi,
+    strength_api::StrengthApi,
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
     verification_api::VerificationApi,
@@ -363,6 +365,7 @@ type Api = (
     AuthApi,
     CheckApi,
     PasswordApi,
+    StrengthApi,
     VerificationApi,
     MeApi,
     AdminApi,
@@ -385,6 +388,7 @@ impl Auth {
             },
             CheckApi,
             PasswordApi(self.clone()),
+            StrengthApi(self.clone()),
             VerificationApi(self.clone()),
             MeApi {
                 auth: self.clone(),

@@ -8,7 +8,7 @@ use super::problem::Problem;
 /// one page needs besides (ASVS 3.4.3).
 pub(super) fn page_policy(nonce: &str, more: &str) -> Result<HeaderValue, Problem> {
     let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'; {more}"
+        "default-src 'none'; object-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'; {more}"
     );
     HeaderValue::from_str(&policy).map_err(|_| Problem::internal("the policy is no header value"))
 }

@@ -3,23 +3,21 @@
 //! Decides what of a letter SendGrid is told (nothing that would let it follow clicks) and what its
 //! answers mean. A letter whose answer is lost is sent again: SendGrid knows no idempotency keys.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::{
     Client, StatusCode,
     header::{AUTHORIZATION, HeaderMap, HeaderValue},
-    redirect::Policy,
 };
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use serde_json::{Value, json};
 
 use super::{
     Mail, Mailer, SendError,
     message::{AUTOMATIC, one_line},
-    settings::{SendGridSettings, is_loopback},
+    settings::SendGridSettings,
 };
-use crate::setting::BadSetting;
+use crate::{outbound, setting::BadSetting};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The caller's deadline is usually shorter.
@@ -46,15 +44,10 @@ impl SendGridMailer {
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", settings.api_key.expose()))
             .map_err(|_| bad("mail.sendgrid.api_key"))?;
         bearer.set_sensitive(true);
-        let mut builder = Client::builder()
+        let builder = outbound::client("mail.sendgrid", &root)?
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
-            .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
-            .tls_backend_preconfigured(tls()?);
-        if is_loopback(&root) {
-            builder = builder.no_proxy();
-        }
+            .timeout(TOTAL_TIMEOUT);
         let http = builder.build().map_err(|_| bad("mail.sendgrid"))?;
         let base = root.as_str().trim_end_matches('/');
         let endpoint = format!("{base}/v3/mail/send");
@@ -69,22 +62,6 @@ impl Mailer for SendGridMailer {
         let answer = request.send().await.map_err(|e| no_answer(&e))?;
         judge(answer.status())
     }
-}
-
-/// The public authorities, as for the database: no default of the process is needed.
-fn tls() -> Result<ClientConfig, BadSetting> {
-    let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| {
-            BadSetting::new(
-                "mail.sendgrid",
-                "has no TLS",
-                "build it with TLS 1.2 or 1.3",
-            )
-        })?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn body_of(mail: &Mail) -> Value {

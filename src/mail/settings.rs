@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
     clock::Span,
@@ -15,7 +15,7 @@ use crate::{
     mail::Sender,
     model::user::Attributes,
     secret::SecretString,
-    setting::{BadSetting, is_own_machine, shown, shown_address},
+    setting::{BadSetting, is_loopback, is_own_machine, shown, shown_address},
 };
 
 /// Who letters come from that never leave the process.
@@ -447,16 +447,6 @@ impl FileSettings {
             return Err(BadSetting::new("mail.file.folder", "is empty", remedy));
         }
         Ok(())
-    }
-}
-
-/// Whether an API is on this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => is_own_machine(name),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
     }
 }
 

@@ -468,6 +468,12 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> StoreResult<SetPassword>;
 
+    /// Whose password a one-time secret would set now, for [`Self::redeem_set_password`]. Nothing is spent, and a
+    /// wrong code is counted as there, so that trying codes here gains nothing. `None`: refused.
+    ///
+    /// Whoever is answered with a user has no claim: of any number of such callers one redeems the secret.
+    async fn owner_of_proof(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>>;
+
     /// Spends a one-time secret for setting or resetting a password, sets it, closes all sessions of its
     /// user (`password_changed`), voids their open secrets but those of notices and, if there was a password
     /// before, stores the letter, in one step. A secret that was mailed to the user's address verifies that.

@@ -175,7 +175,7 @@ async fn the_login_page_logs_in_and_leads_back() {
     assert!(!page.text.contains("<script"));
     let policy = page.header("content-security-policy").expect("a policy");
     assert!(
-        policy.starts_with("default-src 'none'; style-src 'nonce-"),
+        policy.starts_with("default-src 'none'; object-src 'none'; style-src 'nonce-"),
         "{policy}"
     );
     assert!(policy.contains("form-action 'self'"), "{policy}");

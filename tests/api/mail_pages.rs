@@ -169,6 +169,18 @@ async fn a_password_that_breaks_a_rule_leaves_the_code_unspent() {
     let said = "role=\"alert\">The password must be at least 8 characters long";
     assert!(short.text.contains(said), "{}", short.text);
     assert!(!short.text.contains("brief"), "it is not repeated");
+    for (password, said) in [
+        ("PasswordPassword", "one of those that are tried first"),
+        (
+            "ann.example.org",
+            "made of your name, your address or our name",
+        ),
+        ("abcabcabcabc", "repeats a few characters"),
+    ] {
+        let refused = fill_in(&guest, "/reset-password", &fields(password)).await;
+        assert_eq!(refused.status, 422, "{}", refused.text);
+        assert!(refused.text.contains(said), "{}", refused.text);
+    }
     let set = fill_in(&guest, "/reset-password", &fields("another horse entirely")).await;
     assert_eq!(set.status, 200, "{}", set.text);
     let login = guest.try_log_in(ANN, "another horse entirely").await;

@@ -1,15 +1,18 @@
 //! The API under attack and under its own documentation. Hardly any of it depends on the database, so it
 //! runs on SQLite alone; only `outbox_admin` runs on all.
 
+mod breaches;
 mod browsers;
 mod compat;
 mod embedding;
+mod headers;
 mod http_hygiene;
 mod mail_pages;
 mod oauth;
 mod openapi;
 mod outbox_admin;
 mod parameters;
+mod password_strength;
 mod raw;
 mod request_bodies;
 mod token_attacks;
@@ -56,6 +59,7 @@ fn assert_sound(what: &str, reply: &Reply) {
     let policy = header("content-security-policy");
     for directive in [
         "default-src 'none'",
+        "object-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",

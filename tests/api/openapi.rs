@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 use super::{assert_sound, start, start_today};
 use crate::harness::app::{App, Client, PASSWORD, Reply, fresh_email};
 
-fn document() -> Value {
+pub(super) fn document() -> Value {
     let text = doorward::http::openapi_document("https://auth.example.org");
     serde_json::from_str(&text).expect("the document is JSON")
 }
 
 /// One documented operation.
-struct Operation {
+pub(super) struct Operation {
     method: Method,
-    path: String,
+    pub(super) path: String,
     about: Value,
 }
 
 impl Operation {
-    fn all(document: &Value) -> Vec<Self> {
+    pub(super) fn all(document: &Value) -> Vec<Self> {
         let mut all = Vec::new();
         for (path, operations) in document["paths"].as_object().expect("paths") {
             for (method, about) in operations.as_object().expect("operations") {
@@ -36,11 +36,11 @@ impl Operation {
         all
     }
 
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.about["operationId"].as_str().expect("an operationId")
     }
 
-    fn is_protected(&self) -> bool {
+    pub(super) fn is_protected(&self) -> bool {
         self.about["security"]
             .as_array()
             .is_some_and(|ways| !ways.is_empty())
@@ -62,12 +62,12 @@ impl Operation {
         Some(&document["components"]["schemas"][name])
     }
 
-    fn example(&self, document: &Value) -> Option<Value> {
+    pub(super) fn example(&self, document: &Value) -> Option<Value> {
         self.json_schema(document)
             .map(|schema| schema["example"].clone())
     }
 
-    async fn call(&self, client: &Client, id: &str, body: Option<Value>) -> Reply {
+    pub(super) async fn call(&self, client: &Client, id: &str, body: Option<Value>) -> Reply {
         let path = self.path.replace("{id}", id).replace("{name}", "clerk");
         client.send(self.method.clone(), &path, body).await
     }
@@ -373,7 +373,7 @@ async fn provoked_statuses_are_documented() {
     }
 }
 
-async fn with_odd_bodies(operation: &Operation, app: &App) -> Vec<Reply> {
+pub(super) async fn with_odd_bodies(operation: &Operation, app: &App) -> Vec<Reply> {
     let mut replies = Vec::new();
     if operation.about["requestBody"].is_null() {
         return replies;

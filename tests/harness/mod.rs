@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod backend;
+pub mod breaches;
 pub mod browser;
 pub mod canaries;
 pub mod edits;

@@ -299,6 +299,10 @@ impl Store for WatchedStore {
         watch!(self.set_password(id, hash, credential_version, keep, letter, now))
     }
 
+    async fn owner_of_proof(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+        watch!(self.owner_of_proof(proof, now))
+    }
+
     async fn redeem_set_password(
         &self,
         proof: &Proof,

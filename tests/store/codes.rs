@@ -40,6 +40,9 @@ for_each_store! {
     wrong_tries_of_one_purpose_are_none_of_another,
     a_deactivated_users_code_is_refused_and_not_counted,
     a_code_is_refused_where_there_is_none,
+    whose_a_secret_is_can_be_asked_without_spending_it,
+    asking_whose_a_code_is_counts_as_a_try,
+    fifty_questions_at_once_leave_no_try,
     a_new_address_is_confirmed_by_its_users_code,
     fifty_wrong_codes_at_once_leave_no_try,
     one_of_fifty_concurrent_uses_of_a_code_wins,
@@ -263,6 +266,74 @@ async fn a_code_is_refused_where_there_is_none(database: Database) {
     assert!(!ready(&*store, invitation, at(1)).await.has_code);
     assert!(!redeems(&*store, invitation, at(1)).await);
     assert!(redeem(&*store, &by_link(invitation), at(1)).await);
+}
+
+async fn owner(store: &dyn Store, proof: &Proof, now: Timestamp) -> Option<UserId> {
+    let owner = store.owner_of_proof(proof, now).await;
+    owner.expect("an answer").map(|user| user.id)
+}
+
+async fn whose_a_secret_is_can_be_asked_without_spending_it(database: Database) {
+    let [store, other_node] = two_nodes(&database).await;
+    let ann = add_user(&*store, ANN).await;
+    let bob = add_user(&*store, "bob@example.org").await;
+    let verify = mail_to(&*store, LetterKind::VerifyEmail, ANN, NOW).await;
+    assert_eq!(owner(&*store, &by_link(verify), NOW).await, None);
+    let reset = mail_reset(&*store, NOW).await;
+    for _ in 0..=CODE_TRIES {
+        assert_eq!(owner(&*store, &by_link(reset), NOW).await, Some(ann));
+        assert_eq!(
+            owner(&*other_node, &by_code(reset, ANN), NOW).await,
+            Some(ann)
+        );
+    }
+    assert_eq!(
+        owner(&*store, &by_code(reset, "bob@example.org"), NOW).await,
+        None
+    );
+    store
+        .deactivate_user(ann, None, &built_in(), NOW)
+        .await
+        .expect("an answer");
+    assert_eq!(owner(&*store, &by_link(reset), NOW).await, None);
+    assert_eq!(owner(&*store, &by_code(reset, ANN), NOW).await, None);
+    store.activate_user(ann, NOW).await.expect("an answer");
+    assert!(redeem(&*store, &by_link(reset), NOW).await);
+    assert_eq!(owner(&*store, &by_link(reset), NOW).await, None, "spent");
+    let late = mail_reset(&*store, at(60)).await;
+    let over = at(60 * 60 * 24 * 30);
+    assert_eq!(owner(&*store, &by_link(late), over).await, None, "too old");
+    assert_ne!(ann, bob);
+}
+
+/// ASVS 6.6.3.
+async fn asking_whose_a_code_is_counts_as_a_try(database: Database) {
+    let store = database.open().await;
+    let ann = add_user(&*store, ANN).await;
+    let reset = mail_reset(&*store, NOW).await;
+    for _ in 0..CODE_TRIES - 1 {
+        assert_eq!(owner(&*store, &by_wrong_code(ANN), NOW).await, None);
+    }
+    assert_eq!(owner(&*store, &by_code(reset, ANN), NOW).await, Some(ann));
+    guess(&*store, 1, NOW).await;
+    assert_eq!(owner(&*store, &by_code(reset, ANN), NOW).await, None);
+    assert!(!redeems(&*store, reset, NOW).await);
+    assert_eq!(owner(&*store, &by_link(reset), NOW).await, Some(ann));
+}
+
+/// ASVS 6.6.3, 15.4.2.
+async fn fifty_questions_at_once_leave_no_try(database: Database) {
+    let nodes = two_nodes(&database).await;
+    add_user(&*nodes[0], ANN).await;
+    let reset = mail_reset(&*nodes[0], NOW).await;
+    let racers = (0..50).map(|n| {
+        let store = Arc::clone(&nodes[n % 2]);
+        async move { store.owner_of_proof(&by_wrong_code(ANN), NOW).await }
+    });
+    for answer in race(racers).await {
+        assert!(answer.expect("an answer").is_none());
+    }
+    assert_eq!(owner(&*nodes[0], &by_code(reset, ANN), NOW).await, None);
 }
 
 async fn a_new_address_is_confirmed_by_its_users_code(database: Database) {

@@ -14,6 +14,7 @@ mod logs;
 mod one_time;
 mod outages;
 mod outbox;
+mod passwords;
 mod refreshing;
 mod revocation;
 mod roles;

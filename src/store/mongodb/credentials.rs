@@ -17,7 +17,7 @@ use super::{
     outbox::{drop_waiting, store_letter},
     owners::has_address,
     rows::{Row, owned_text, read_sessions, time},
-    secrets::{Spending, Verdict, spend, void_secrets},
+    secrets::{Spending, Verdict, judge, spend, void_secrets},
     sessions::{
         closed_count, closing_count, is_open_but, is_open_one, sessions_where, with_closed,
     },
@@ -30,7 +30,7 @@ use crate::{
         mail::{NewLetter, Voiding},
         session::CloseReason,
         token::{Proof, Purpose},
-        user::PasswordHash,
+        user::{PasswordHash, User},
     },
     store::{Redeem, SetPassword},
 };
@@ -54,6 +54,12 @@ pub(super) struct RedeemSecret {
     pub(super) proof: Proof,
     pub(super) hash: PasswordHash,
     pub(super) letter: Option<NewLetter>,
+    pub(super) now: Timestamp,
+}
+
+/// Says whose password a one-time secret would set; writes nothing but that a wrong code was tried.
+pub(super) struct JudgeProof {
+    pub(super) proof: Proof,
     pub(super) now: Timestamp,
 }
 
@@ -213,6 +219,34 @@ impl Transaction for ReplacePassword {
     }
 }
 
+impl JudgeProof {
+    fn spending(proof: &Proof, now: Timestamp) -> Spending<'_> {
+        Spending {
+            proof,
+            by_link: &[Purpose::SetPassword, Purpose::ResetPassword],
+            by_code: Some(Purpose::ResetPassword),
+            now,
+        }
+    }
+}
+
+#[async_trait]
+impl Transaction for JudgeProof {
+    type Outcome = Option<User>;
+
+    async fn run(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<Option<User>>, Stopped> {
+        let spending = Self::spending(&self.proof, self.now);
+        match judge(store, session, &spending).await? {
+            Verdict::Good((_, owner)) => Ok(Step::Abort(Some(owner.user))),
+            refused => Ok(refused.refusal(None)),
+        }
+    }
+}
+
 #[async_trait]
 impl Transaction for RedeemSecret {
     type Outcome = Redeem;
@@ -222,12 +256,7 @@ impl Transaction for RedeemSecret {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<Redeem>, Stopped> {
-        let spending = Spending {
-            proof: &self.proof,
-            by_link: &[Purpose::SetPassword, Purpose::ResetPassword],
-            by_code: Some(Purpose::ResetPassword),
-            now: self.now,
-        };
+        let spending = JudgeProof::spending(&self.proof, self.now);
         let spent = match spend(store, session, &spending).await? {
             Verdict::Good(spent) => spent,
             refused => return Ok(refused.refusal(Redeem::Refused)),

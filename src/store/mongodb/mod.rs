@@ -43,7 +43,7 @@ use uuid::Uuid;
 
 use self::{
     addresses::{ChangeAddress, VerifyAddress},
-    credentials::{RedeemSecret, ReplacePassword},
+    credentials::{JudgeProof, RedeemSecret, ReplacePassword},
     disowning::Disown,
     failure::{store_error, too_slow},
     preparing::Prepare,
@@ -268,6 +268,11 @@ impl Store for MongoStore {
             now,
         };
         transact(self, work).await
+    }
+
+    async fn owner_of_proof(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+        let proof = proof.clone();
+        transact(self, JudgeProof { proof, now }).await
     }
 
     async fn redeem_set_password(

@@ -71,7 +71,7 @@ pub(super) struct Spent {
 }
 
 /// A secret as stored.
-struct Secret {
+pub(super) struct Secret {
     key: Bson,
     id: Uuid,
     created_at: Timestamp,
@@ -144,18 +144,11 @@ pub(super) async fn spend(
     session: &mut ClientSession,
     spending: &Spending<'_>,
 ) -> Result<Verdict<Spent>, Stopped> {
-    let judged = match spending.proof {
-        Proof::Link(_) => judge_link(store, session, spending).await?,
-        Proof::Code { owner, .. } => judge_code(store, session, spending, owner).await?,
-    };
-    let (secret, owner) = match judged {
+    let (secret, owner) = match judge(store, session, spending).await? {
         Verdict::Good(good) => good,
         Verdict::Counted => return Ok(Verdict::Counted),
         Verdict::Refused => return Ok(Verdict::Refused),
     };
-    if !secret.fits(&owner) {
-        return Ok(Verdict::Refused);
-    }
     let spent = doc! { "$set": {
         "used_at": time_bson(spending.now), "tries": 0_i32, "tries_since": null,
     } };
@@ -169,6 +162,22 @@ pub(super) async fn spend(
         created_at: secret.created_at,
         owner,
     }))
+}
+
+/// Whether the secret that a proof shows could be spent, and whose it is; that user is active.
+pub(super) async fn judge(
+    store: &MongoStore,
+    session: &mut ClientSession,
+    spending: &Spending<'_>,
+) -> Result<Verdict<(Secret, UserCredentials)>, Stopped> {
+    let judged = match spending.proof {
+        Proof::Link(_) => judge_link(store, session, spending).await?,
+        Proof::Code { owner, .. } => judge_code(store, session, spending, owner).await?,
+    };
+    Ok(match judged {
+        Verdict::Good((secret, owner)) if !secret.fits(&owner) => Verdict::Refused,
+        judged => judged,
+    })
 }
 
 async fn judge_link(

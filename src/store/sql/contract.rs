@@ -209,6 +209,12 @@ impl Store for SqlStore {
         .await
     }
 
+    async fn owner_of_proof(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+        let (store, proof) = (self.clone(), proof.clone());
+        to_the_end(async move { on!(store, writers, |conn| passwords::owner(conn, &proof, now)) })
+            .await
+    }
+
     async fn redeem_set_password(
         &self,
         proof: &Proof,

@@ -20,7 +20,7 @@ use crate::{
         mail::{NewLetter, Voiding},
         session::CloseReason,
         token::{Proof, Purpose},
-        user::{PasswordHash, UserCredentials},
+        user::{PasswordHash, User, UserCredentials},
     },
     store::{Redeem, SetPassword, StoreResult},
 };
@@ -58,6 +58,21 @@ pub(super) async fn set(
     Ok(set?)
 }
 
+/// What sets a password; the first one is that of codes.
+const PURPOSES: [Purpose; 2] = [Purpose::ResetPassword, Purpose::SetPassword];
+
+pub(super) async fn owner(
+    conn: &mut Conn,
+    proof: &Proof,
+    now: Timestamp,
+) -> StoreResult<Option<User>> {
+    let found: Result<Option<User>, Fault> = write_tx!(conn, async |tx| {
+        let good = secrets::judge(tx, proof, &PURPOSES, now).await?;
+        Ok(good.map(|good| good.owner.user))
+    });
+    Ok(found?)
+}
+
 pub(super) async fn redeem(
     conn: &mut Conn,
     proof: &Proof,
@@ -66,8 +81,7 @@ pub(super) async fn redeem(
     now: Timestamp,
 ) -> StoreResult<Redeem> {
     let redeemed: Result<Redeem, Fault> = write_tx!(conn, async |tx| {
-        let purposes = [Purpose::ResetPassword, Purpose::SetPassword];
-        let Some(spent) = secrets::spend(tx, proof, &purposes, now).await? else {
+        let Some(spent) = secrets::spend(tx, proof, &PURPOSES, now).await? else {
             return Ok(Redeem::Refused);
         };
         let owner = spent.owner;

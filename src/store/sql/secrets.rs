@@ -35,6 +35,13 @@ pub(super) struct Spent {
     pub(super) caused_at: Timestamp,
 }
 
+/// A secret that could be spent now, with its user, whose row is held.
+pub(super) struct Good {
+    pub(super) owner: UserCredentials,
+    secret: SecretRow,
+    address: Option<EmailAddress>,
+}
+
 /// Spends the secret that is shown, if it is of one of these purposes; the first one is that of codes.
 /// `None` after a wrong code was counted, which the caller has to commit.
 pub(super) async fn spend(
@@ -43,6 +50,34 @@ pub(super) async fn spend(
     purposes: &[Purpose],
     now: Timestamp,
 ) -> Result<Option<Spent>, Fault> {
+    let Some(good) = judge(tx, proof, purposes, now).await? else {
+        return Ok(None);
+    };
+    let open = one_time_secrets::table
+        .find(good.secret.id)
+        .filter(one_time_secrets::used_at.is_null())
+        .filter(one_time_secrets::expires_at.gt(DbTime(now)));
+    let columns = (
+        one_time_secrets::used_at.eq(DbTime(now)),
+        one_time_secrets::tries.eq(0),
+        one_time_secrets::tries_since.eq(None::<DbTime>),
+    );
+    let spent = diesel::update(open).set(columns).execute(tx).await?;
+    Ok((spent == 1).then_some(Spent {
+        owner: good.owner,
+        address: good.address,
+        caused_at: good.secret.created_at.0,
+    }))
+}
+
+/// Whether the secret that is shown could be spent. `None` after a wrong code was counted, which the caller has
+/// to commit.
+pub(super) async fn judge(
+    tx: &mut Conn,
+    proof: &Proof,
+    purposes: &[Purpose],
+    now: Timestamp,
+) -> Result<Option<Good>, Fault> {
     let Some(owner) = owner_of(tx, proof, purposes, now).await? else {
         return Ok(None);
     };
@@ -64,20 +99,10 @@ pub(super) async fn spend(
     if secret.is_bound_to_address()? && !is_address_of(address.as_ref(), &owner.user) {
         return Ok(None);
     }
-    let open = one_time_secrets::table
-        .find(secret.id)
-        .filter(one_time_secrets::used_at.is_null())
-        .filter(one_time_secrets::expires_at.gt(DbTime(now)));
-    let columns = (
-        one_time_secrets::used_at.eq(DbTime(now)),
-        one_time_secrets::tries.eq(0),
-        one_time_secrets::tries_since.eq(None::<DbTime>),
-    );
-    let spent = diesel::update(open).set(columns).execute(tx).await?;
-    Ok((spent == 1).then_some(Spent {
+    Ok(Some(Good {
         owner,
+        secret,
         address,
-        caused_at: secret.created_at.0,
     }))
 }
 
