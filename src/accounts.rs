@@ -22,6 +22,7 @@ use crate::{
     secret::SecretString,
     setting::BadSetting,
     store::{ChangeStanding, CreateUser, SetPassword, Store, UpdateUser},
+    throttle::{Act, Throttle},
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,8 @@ pub struct Accounts {
     pub(crate) passwords: Passwords,
     /// The letters.
     pub(crate) outbox: Outbox,
+    /// The limits.
+    pub(crate) throttle: Throttle,
     /// The application's rules for attributes.
     pub(crate) rules: AttributeRules,
     /// The time.
@@ -91,13 +94,16 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AuthError::Invalid`] with every field that breaks a rule, [`AuthError::EmailTaken`],
-    /// [`AuthError::UsernameTaken`], [`AuthError::Overloaded`], [`AuthError::Store`].
+    /// [`AuthError::UsernameTaken`], [`AuthError::RateLimited`], [`AuthError::Overloaded`],
+    /// [`AuthError::Store`].
     pub async fn register(
         &self,
         account: NewAccount,
         password: &SecretString,
         cause: &Cause,
     ) -> AuthResult<User> {
+        let from = cause.device.address;
+        self.throttle.at_address(Act::Register, from).await?;
         let letter = self.outbox.letter(LetterKind::VerifyEmail, cause);
         let registered = self.store_account(account, password, Roles::default(), letter);
         let user = registered.await?;
@@ -199,6 +205,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AuthError::WrongPassword`], also when the password was changed by somebody else meanwhile;
+    /// [`AuthError::RateLimited`];
     /// [`AuthError::Invalid`] for the new one.
     pub async fn change_password(
         &self,
@@ -209,7 +216,7 @@ impl Accounts {
         cause: &Cause,
     ) -> AuthResult<Timestamp> {
         let accepted = self.passwords.accept("new_password", new)?;
-        let proved = self.prove(user, current).await?;
+        let proved = self.prove(user, session, current).await?;
         let hash = self.passwords.hash(&accepted).await?;
         let notice = self.outbox.letter(LetterKind::PasswordChanged, cause);
         let notice = notice.map(|notice| notice.about(user).to(&proved.user.email));
@@ -223,6 +230,7 @@ impl Accounts {
                 authenticated_at, ..
             } => {
                 self.outbox.ring();
+                self.throttle.forget_devices(user).await;
                 // Without the session there is nobody to whom it matters.
                 Ok(authenticated_at.unwrap_or(now))
             }
@@ -235,15 +243,24 @@ impl Accounts {
     /// Deactivates the caller's own account: it keeps its data and cannot log in any more.
     ///
     /// # Errors
-    /// [`AuthError::WrongPassword`], [`AuthError::LastAdmin`].
-    pub async fn deactivate_self(&self, user: UserId, password: &SecretString) -> AuthResult<()> {
-        let version = self.prove(user, password).await?.credential_version;
+    /// [`AuthError::WrongPassword`], [`AuthError::RateLimited`], [`AuthError::LastAdmin`].
+    pub async fn deactivate_self(
+        &self,
+        user: UserId,
+        session: SessionId,
+        password: &SecretString,
+    ) -> AuthResult<()> {
+        let proved = self.prove(user, session, password).await?;
+        let version = proved.credential_version;
         match self
             .store
             .deactivate_user(user, Some(version), self.clock.now())
             .await?
         {
-            ChangeStanding::Changed(_) => Ok(()),
+            ChangeStanding::Changed(_) => {
+                self.throttle.forget_devices(user).await;
+                Ok(())
+            }
             ChangeStanding::LastAdmin => Err(AuthError::LastAdmin),
             ChangeStanding::CredentialsChanged => Err(AuthError::WrongPassword),
             ChangeStanding::Gone => Err(AuthError::SessionUnknown),
@@ -251,18 +268,27 @@ impl Accounts {
     }
 
     /// Checks the password of a user who is logged in already; answers whose it is, as they were then.
-    async fn prove(&self, user: UserId, password: &SecretString) -> AuthResult<UserCredentials> {
+    async fn prove(
+        &self,
+        user: UserId,
+        session: SessionId,
+        password: &SecretString,
+    ) -> AuthResult<UserCredentials> {
         let credentials = self
             .store
             .user_credentials(user)
             .await?
             .ok_or(AuthError::SessionUnknown)?;
+        let attempt = self.throttle.password_check(user, session).await?;
         match self
             .passwords
             .verify(password, credentials.password_hash.as_ref())
             .await?
         {
-            Verdict::Match { .. } => Ok(credentials),
+            Verdict::Match { .. } => {
+                self.throttle.succeeded(attempt).await;
+                Ok(credentials)
+            }
             Verdict::Mismatch => Err(AuthError::WrongPassword),
         }
     }

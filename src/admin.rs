@@ -24,6 +24,7 @@ use crate::{
     outbox::{Cause, Outbox},
     paging::Page,
     store::{ChangeStanding, CloseSession, CreateUser, LoginName, Store, UpdateUser, UserFilter},
+    throttle::Throttle,
 };
 
 pub use crate::paging::LONGEST_PAGE;
@@ -63,6 +64,7 @@ pub struct AdminUserChange {
 pub struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outbox: Outbox,
+    pub(crate) throttle: Throttle,
     pub(crate) rules: AttributeRules,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -236,11 +238,23 @@ impl Admin {
     /// # Errors
     /// [`AuthError::LastAdmin`], [`AuthError::NotFound`].
     pub async fn deactivate(&self, id: UserId) -> AuthResult<User> {
-        standing(
+        let user = standing(
             self.store
                 .deactivate_user(id, None, self.clock.now())
                 .await?,
-        )
+        )?;
+        self.throttle.forget_devices(id).await;
+        Ok(user)
+    }
+
+    /// Lets a user log in again whom failed logins keep out: all that was counted for the account is
+    /// forgotten.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`].
+    pub async fn unlock(&self, id: UserId) -> AuthResult<()> {
+        let user = self.user(id).await?;
+        self.throttle.pardon(&user).await
     }
 
     /// Lets a user log in again; ended sessions stay ended.

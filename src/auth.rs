@@ -25,6 +25,7 @@ use crate::{
     sessions::{CurrentUser, Presented, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
     store::{Store, StoreError, StoreResult},
+    throttle::{Throttle, ThrottleParts, settings::LimitSettings},
     tokens::{KeyRing, Tokens},
     verification::Verification,
 };
@@ -41,6 +42,7 @@ struct Inner {
     tokens: Tokens,
     presence: Presence,
     outbox: Outbox,
+    throttle: Throttle,
     sessions: Sessions,
     accounts: Accounts,
     verification: Verification,
@@ -62,6 +64,7 @@ impl Auth {
             passwords: PasswordPolicy::default(),
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
+            limits: LimitSettings::default(),
             letters: None,
             post: None,
             clock: Arc::new(SystemClock::new()),
@@ -153,15 +156,19 @@ impl Auth {
         self.0.tokens.issuer()
     }
 
-    /// Who is behind an access token or a cookie, now. See [`Sessions::authenticate`].
+    /// Who is behind an access token or a cookie, now, and may go on asking. See
+    /// [`Sessions::authenticate`] and [`Throttle::request`].
     ///
     /// # Errors
-    /// As [`Sessions::authenticate`].
+    /// As [`Sessions::authenticate`]; [`AuthError::RateLimited`](crate::error::AuthError::RateLimited).
     pub async fn authenticate(
         &self,
         presented: impl Into<Presented<'_>> + Send,
     ) -> AuthResult<CurrentUser> {
-        self.0.sessions.authenticate(presented).await
+        // First who it is: a session that has ended uses up nothing of its user's.
+        let caller = self.0.sessions.authenticate(presented).await?;
+        self.0.throttle.request(caller.user.id).await?;
+        Ok(caller)
     }
 
     /// Asks the database for its time: proof that it can answer.
@@ -207,6 +214,7 @@ pub struct AuthBuilder {
     passwords: PasswordPolicy,
     rules: AttributeRules,
     accounts: AccountPolicy,
+    limits: LimitSettings,
     letters: Option<Letters>,
     post: Option<Post>,
     clock: Arc<dyn Clock>,
@@ -237,6 +245,12 @@ impl AuthBuilder {
     /// What an account needs; its `attributes_schema` is not read here: see [`Self::attribute_rules`].
     pub fn accounts(mut self, policy: AccountPolicy) -> Self {
         self.accounts = policy;
+        self
+    }
+
+    /// How often what may be done.
+    pub fn limits(mut self, settings: LimitSettings) -> Self {
+        self.limits = settings;
         self
     }
 
@@ -289,6 +303,7 @@ impl AuthBuilder {
             passwords,
             rules,
             accounts: account_policy,
+            limits,
             letters,
             post,
             clock,
@@ -304,6 +319,13 @@ impl AuthBuilder {
             Arc::clone(&entropy),
         );
         let presence = Presence::new(Arc::clone(&store));
+        let throttle = Throttle::new(ThrottleParts {
+            store: Arc::clone(&store),
+            tokens: tokens.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            settings: limits,
+        })?;
         let letters = match letters {
             Some(letters) => letters,
             None => Letters::load(&LetterSettings::default())?,
@@ -325,6 +347,7 @@ impl AuthBuilder {
             lookup: Lookup::start(&store, &metrics),
             presence: presence.clone(),
             outbox: outbox.clone(),
+            throttle: throttle.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             policy: Arc::new(sessions),
@@ -334,6 +357,7 @@ impl AuthBuilder {
             store: Arc::clone(&store),
             passwords: passwords.clone(),
             outbox: outbox.clone(),
+            throttle: throttle.clone(),
             rules: rules.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -345,6 +369,7 @@ impl AuthBuilder {
             passwords,
             tokens: tokens.clone(),
             outbox: outbox.clone(),
+            throttle: throttle.clone(),
             rules: rules.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -352,6 +377,7 @@ impl AuthBuilder {
         let admin = Admin {
             store: Arc::clone(&store),
             outbox: outbox.clone(),
+            throttle: throttle.clone(),
             rules,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -366,6 +392,7 @@ impl AuthBuilder {
             tokens,
             presence,
             outbox,
+            throttle,
             sessions,
             accounts,
             verification,
@@ -385,6 +412,7 @@ struct Means {
     passwords: Passwords,
     tokens: Tokens,
     outbox: Outbox,
+    throttle: Throttle,
     rules: AttributeRules,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -396,6 +424,7 @@ fn by_mail(means: &Means) -> (Verification, Recovery) {
         passwords: means.passwords.clone(),
         tokens: means.tokens.clone(),
         outbox: means.outbox.clone(),
+        throttle: means.throttle.clone(),
         rules: means.rules.clone(),
         clock: Arc::clone(&means.clock),
         entropy: Arc::clone(&means.entropy),
@@ -405,6 +434,7 @@ fn by_mail(means: &Means) -> (Verification, Recovery) {
         passwords: means.passwords.clone(),
         tokens: means.tokens.clone(),
         outbox: means.outbox.clone(),
+        throttle: means.throttle.clone(),
         clock: Arc::clone(&means.clock),
     };
     (verification, recovery)

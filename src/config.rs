@@ -30,6 +30,7 @@ use crate::{
     sessions::SessionPolicy,
     setting::{BadSetting, is_own_machine, shown_address},
     store::settings::{Backend, DatabaseSettings, Synchronous},
+    throttle::settings::LimitSettings,
     tokens::{KeyAlgorithm, KeyRing, TokenSettings, keys::KeyFile},
 };
 
@@ -124,6 +125,8 @@ pub struct Settings {
     pub passwords: PasswordPolicy,
     /// `[accounts]`.
     pub accounts: AccountPolicy,
+    /// `[limits]`.
+    pub limits: LimitSettings,
     /// `[mail]`.
     pub mail: MailSettings,
     /// `[log]`.
@@ -187,6 +190,7 @@ impl Settings {
         Clients::parse(&self.clients)?;
         self.passwords
             .check(self.environment == Environment::Test)?;
+        self.limits.check()?;
         self.mail
             .check(self.environment == Environment::Production)?;
         self.accounts

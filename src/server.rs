@@ -208,6 +208,7 @@ async fn build_service(
         .passwords(settings.passwords.clone())
         .attribute_rules(rules)
         .accounts(settings.accounts.clone())
+        .limits(settings.limits.clone())
         .letters(letters(settings)?)
         .clock(Arc::clone(&clock) as Arc<dyn Clock>);
     let builder = match post {

@@ -48,6 +48,11 @@ pub(super) enum UserCommand {
         /// Id, e-mail address or user name
         user: String,
     },
+    /// Forget a user's failed logins, so that they need not wait
+    Unlock {
+        /// Id, e-mail address or user name
+        user: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +131,11 @@ pub(super) async fn user(
             }
             UserCommand::Activate { user } => {
                 auth.admin().activate(find(auth, &user).await?.id).await?
+            }
+            UserCommand::Unlock { user } => {
+                let user = find(auth, &user).await?;
+                auth.admin().unlock(user.id).await?;
+                user
             }
         };
         say.text(in_words(&user), as_json(&user))

@@ -29,7 +29,9 @@ use crate::{
     ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        device::NewDevice,
         mail::{Letter, LetterKind, LetterState, NewLetter, Settlement},
+        quota::{Draw, Refusal},
         session::{CloseReason, Device, IdleRule, NewSession, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
@@ -269,6 +271,15 @@ pub struct RotateRefresh {
     pub generation: i64,
     /// Which open sessions have become idle.
     pub idle: IdleRule,
+}
+
+/// Outcome of [`Store::take`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// Taken.
+    Admitted,
+    /// Refused; nothing was written.
+    Refused(Refusal),
 }
 
 /// Which users to list.
@@ -624,6 +635,41 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Two nodes' flushes, or a flush and a login, never wait for each other in a circle.
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()>;
+
+    /// Takes permits from a bucket, and counts a failure in advance if the draw says so: as
+    /// [`Draw::judge`] decides. What is refused for sure is refused by an unlocked read.
+    ///
+    /// Of any number of concurrent calls with one key, on whatever nodes, no more are `Admitted` than one
+    /// after the other would be.
+    async fn take(&self, draw: &Draw, now: Timestamp) -> StoreResult<Take>;
+
+    /// Forgets what was counted under these keys. A draw at the same time counts or does not.
+    async fn clear_counters(&self, keys: &[SecretHash]) -> StoreResult<()>;
+
+    /// Forgets everything that was counted for an account ([`Draw::account`]).
+    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()>;
+
+    /// Stores a device of a user, of which there are `most` afterwards at the most: those that never came
+    /// back are forgotten first, then the longest unused. Nothing is stored for a user who is gone.
+    async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()>;
+
+    /// Whose device this is; `None` for one that is unknown or past its time.
+    async fn device_owner(
+        &self,
+        device: &SecretHash,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>>;
+
+    /// Notes that a device was used, never backwards.
+    async fn touch_device(
+        &self,
+        device: &SecretHash,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<()>;
+
+    /// Forgets all devices of a user.
+    async fn forget_devices(&self, user: UserId) -> StoreResult<()>;
 }
 
 /// The schema changes of a database, applied in order of their numbers.

@@ -8,14 +8,15 @@ use std::sync::{
 use doorward::{
     Auth,
     accounts::AccountPolicy,
-    clock::{Clock, ManualClock, Timestamp},
+    clock::{Clock, ManualClock, Span, Timestamp},
     http::ApiOptions,
-    model::account::AttributeRules,
+    model::{account::AttributeRules, quota::Limit},
     outbox::Post,
     passwords::PasswordPolicy,
     secret::SecretString,
     sessions::SessionPolicy,
     store::Store,
+    throttle::settings::LimitSettings,
     tokens::KeyRing,
 };
 use poem::{
@@ -49,6 +50,8 @@ pub struct Setup {
     pub passwords: PasswordPolicy,
     pub rules: AttributeRules,
     pub accounts: AccountPolicy,
+    /// Limits that nobody reaches, unless a test is about them.
+    pub limits: LimitSettings,
     /// What carries letters; nothing, unless a test is about them.
     pub post: Option<Post>,
     pub keys: Arc<dyn Fn() -> KeyRing + Send + Sync>,
@@ -64,10 +67,34 @@ impl Default for Setup {
             passwords: PasswordPolicy::light(),
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
+            limits: generous(),
             post: None,
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
             api: ApiOptions::default(),
         }
+    }
+}
+
+/// Limits that count and refuse nobody.
+fn generous() -> LimitSettings {
+    let much = Limit::of(100_000, Span::minutes(10));
+    LimitSettings {
+        login_account: much,
+        login_address: much,
+        register_address: much,
+        forgot_address: much,
+        forgot_target: much,
+        resend_address: much,
+        resend_target: much,
+        code_address: much,
+        refresh_session: much,
+        password_check: much,
+        requests: much,
+        requests_free: u32::MAX,
+        node_address: much,
+        failures_before_delay: 100_000,
+        failures_stop: 100_000,
+        ..LimitSettings::default()
     }
 }
 
@@ -201,6 +228,7 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         .passwords(setup.passwords.clone())
         .attribute_rules(setup.rules.clone())
         .accounts(setup.accounts.clone())
+        .limits(setup.limits.clone())
         .clock(clock);
     let builder = match &setup.post {
         Some(post) => builder.mail(post.clone()),

@@ -8,14 +8,17 @@ use super::{
     addresses::{self, Told},
     database_time,
     faults::{from_pool, to_the_end},
-    note_seen, outbox, passwords, preparing, refreshing, registrations, sessions, standing, users,
+    limits, note_seen, outbox, passwords, preparing, refreshing, registrations, sessions, standing,
+    users,
 };
 use crate::{
     clock::{Span, Timestamp},
     ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        device::NewDevice,
         mail::{Letter, LetterState, NewLetter, Settlement},
+        quota::Draw,
         session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
@@ -23,7 +26,7 @@ use crate::{
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
         LetterFilter, LoginName, OpenSession, OpenSessionRequest, PrepareLetter, Prepared, Redeem,
-        RotateRefresh, Seen, SetPassword, Store, StoreResult, UpdateUser, UserFilter,
+        RotateRefresh, Seen, SetPassword, Store, StoreResult, Take, UpdateUser, UserFilter,
     },
 };
 
@@ -32,6 +35,10 @@ use crate::{
 pub struct SqlStore {
     pub(super) writers: Pool<Conn>,
     pub(super) readers: Pool<Conn>,
+    /// For counters, so that a storm of them keeps nothing else waiting.
+    pub(super) counting: Pool<Conn>,
+    /// As [`Self::counting`], for what only reads.
+    pub(super) reading_counters: Pool<Conn>,
     pub(super) hot: Hot,
 }
 
@@ -517,5 +524,58 @@ impl Store for SqlStore {
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()> {
         let (store, seen) = (self.clone(), seen.to_vec());
         to_the_end(async move { on!(store, writers, |conn| note_seen(conn, &seen)) }).await
+    }
+
+    async fn take(&self, draw: &Draw, now: Timestamp) -> StoreResult<Take> {
+        let (store, draw) = (self.clone(), *draw);
+        let seen = on!(self, reading_counters, |conn| limits::read(conn, &draw.key))?;
+        if let Err(refusal) = draw.judge(seen.as_ref(), now) {
+            return Ok(Take::Refused(refusal));
+        }
+        to_the_end(async move { on!(store, counting, |conn| limits::take(conn, &draw, seen, now)) })
+            .await
+    }
+
+    async fn clear_counters(&self, keys: &[SecretHash]) -> StoreResult<()> {
+        on!(self, counting, |conn| limits::clear(conn, keys))
+    }
+
+    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()> {
+        on!(self, counting, |conn| limits::clear_account(conn, account))
+    }
+
+    async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()> {
+        let (store, device) = (self.clone(), *device);
+        to_the_end(async move {
+            on!(store, writers, |conn| limits::add_device(
+                conn, &device, most
+            ))
+        })
+        .await
+    }
+
+    async fn device_owner(
+        &self,
+        device: &SecretHash,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>> {
+        on!(self, reading_counters, |conn| limits::device_owner(
+            conn, device, now
+        ))
+    }
+
+    async fn touch_device(
+        &self,
+        device: &SecretHash,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        on!(self, counting, |conn| limits::touch_device(
+            conn, device, expires_at, now
+        ))
+    }
+
+    async fn forget_devices(&self, user: UserId) -> StoreResult<()> {
+        on!(self, counting, |conn| limits::forget_devices(conn, user))
     }
 }
