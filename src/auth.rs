@@ -17,7 +17,7 @@ use crate::{
     letters::{LetterSettings, Letters},
     lookup::Lookup,
     metrics::Metrics,
-    model::account::AttributeRules,
+    model::{account::AttributeRules, session::IdleRule, user::SessionLimit},
     outbox::{Outbox, OutboxParts, Post},
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
@@ -353,29 +353,10 @@ impl AuthBuilder {
             policy: Arc::new(sessions),
             needs_verified_email: account_policy.require_verified_email,
         });
-        let accounts = Accounts {
-            store: Arc::clone(&store),
-            passwords: passwords.clone(),
-            outbox: outbox.clone(),
-            throttle: throttle.clone(),
-            rules: rules.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            limit,
-            idle,
-        };
-        let (verification, recovery) = by_mail(&Means {
+        let means = Means {
             store: Arc::clone(&store),
             passwords,
             tokens: tokens.clone(),
-            outbox: outbox.clone(),
-            throttle: throttle.clone(),
-            rules: rules.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-        });
-        let admin = Admin {
-            store: Arc::clone(&store),
             outbox: outbox.clone(),
             throttle: throttle.clone(),
             rules,
@@ -384,6 +365,8 @@ impl AuthBuilder {
             limit,
             idle,
         };
+        let (accounts, admin) = (accounts(&means), admin(&means));
+        let (verification, recovery) = by_mail(&means);
         let auth = Auth(Arc::new(Inner {
             store,
             clock,
@@ -406,7 +389,7 @@ impl AuthBuilder {
     }
 }
 
-/// What the use cases around letters are made of.
+/// What the use cases besides sessions are made of.
 struct Means {
     store: Arc<dyn Store>,
     passwords: Passwords,
@@ -416,6 +399,35 @@ struct Means {
     rules: AttributeRules,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    limit: SessionLimit,
+    idle: IdleRule,
+}
+
+fn accounts(means: &Means) -> Accounts {
+    Accounts {
+        store: Arc::clone(&means.store),
+        passwords: means.passwords.clone(),
+        outbox: means.outbox.clone(),
+        throttle: means.throttle.clone(),
+        rules: means.rules.clone(),
+        clock: Arc::clone(&means.clock),
+        entropy: Arc::clone(&means.entropy),
+        limit: means.limit,
+        idle: means.idle,
+    }
+}
+
+fn admin(means: &Means) -> Admin {
+    Admin {
+        store: Arc::clone(&means.store),
+        outbox: means.outbox.clone(),
+        throttle: means.throttle.clone(),
+        rules: means.rules.clone(),
+        clock: Arc::clone(&means.clock),
+        entropy: Arc::clone(&means.entropy),
+        limit: means.limit,
+        idle: means.idle,
+    }
 }
 
 fn by_mail(means: &Means) -> (Verification, Recovery) {

@@ -832,7 +832,7 @@ fn an_unmigrated_database_stops_the_start() {
     );
     assert_eq!(
         place.run(&["migrate"], &variables).answer(),
-        "applied 0001_users_and_sessions\napplied 0002_refresh_tokens\napplied 0003_mail\n"
+        "applied 0001_users_and_sessions\napplied 0002_refresh_tokens\napplied 0003_mail\napplied 0004_limits\n"
     );
     drop(place.serve(&variables));
 

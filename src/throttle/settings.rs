@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Span,
-    model::quota::{FailureRule, Limit},
+    model::quota::{FailureRule, Limit, Quota},
     setting::BadSetting,
 };
 
@@ -101,7 +101,7 @@ impl LimitSettings {
         let bad = |key: &str, problem: String, remedy: &str| {
             Err(BadSetting::new(&format!("limits.{key}"), problem, remedy))
         };
-        let most = self.requests.0.map_or(u32::MAX, |quota| quota.burst());
+        let most = self.requests.0.map_or(u32::MAX, Quota::burst);
         if !(1..=most).contains(&self.requests_block) {
             let problem = format!(
                 "{} is not between 1 and limits.requests",
@@ -160,6 +160,53 @@ impl LimitSettings {
             longest_delay: self.longest_failure_delay,
             stop: self.failures_stop,
             memory: self.failure_memory,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut LimitSettings)) -> String {
+        let mut settings = LimitSettings::default();
+        change(&mut settings);
+        settings.check().expect_err("refused").key
+    }
+
+    #[test]
+    fn figures_that_make_no_sense_are_refused() {
+        assert_eq!(LimitSettings::default().check(), Ok(()));
+        let off = LimitSettings {
+            requests: Limit::OFF,
+            ..LimitSettings::default()
+        };
+        assert_eq!(off.check(), Ok(()));
+        for (key, refused) in [
+            ("requests_block", refused(|s| s.requests_block = 0)),
+            ("requests_block", refused(|s| s.requests_block = 6001)),
+            (
+                "failures_before_delay",
+                refused(|s| s.failures_before_delay = 0),
+            ),
+            ("failures_stop", refused(|s| s.failures_stop = 4)),
+            (
+                "failure_delay",
+                refused(|s| s.failure_delay = Span::days(1)),
+            ),
+            (
+                "longest_failure_delay",
+                refused(|s| s.longest_failure_delay = Span::days(2)),
+            ),
+            (
+                "failure_memory",
+                refused(|s| s.failure_memory = Span::secs(1)),
+            ),
+            ("devices_per_user", refused(|s| s.devices_per_user = 0)),
+            ("device_ttl", refused(|s| s.device_ttl = Span::secs(1))),
+        ] {
+            assert_eq!(refused, format!("limits.{key}"));
         }
     }
 }

@@ -432,6 +432,13 @@ async fn a_refusal_names_its_limit_and_when_to_come_back(database: Database) {
         .await;
     assert_eq!(limit_of(&compat), "login_address");
     assert_eq!(scrypt_runs(&app.nodes) - runs, 1, "only the first");
+    // Whoever is refused for their address has touched nobody's account.
+    assert_eq!(app.nodes[0].store.calls_of("user_by_login"), 1);
+    // What the database has refused is not asked of it again before its time.
+    let asked = app.nodes[0].store.calls_of("take");
+    let again = anonymous.try_log_in("user1@example.org", PASSWORD).await;
+    assert_eq!(limit_of(&again), "login_address");
+    assert_eq!(app.nodes[0].store.calls_of("take"), asked);
 }
 
 /// ASVS 16.5.3: what cannot be counted is not let through.
@@ -530,7 +537,7 @@ async fn a_session_tries_the_current_password_only_so_often(database: Database) 
     let (_, setup) = Mailbox::in_memory(behind_proxies(LimitSettings::default()));
     let app = App::with(database, setup).await;
     let ann = app.user("ann@example.org").await;
-    let tries = [
+    let proofs = [
         ("/v1/auth/reauthenticate", json!({"password": WRONG})),
         (
             "/v1/auth/me/password",
@@ -542,11 +549,11 @@ async fn a_session_tries_the_current_password_only_so_often(database: Database) 
         ),
         ("/v1/auth/me/deactivate", json!({"password": WRONG})),
     ];
-    for (path, body) in tries.iter().chain(&tries[..1]) {
+    for (path, body) in proofs.iter().chain(&proofs[..1]) {
         let tried = ann.post(path, body.clone()).await;
         assert_problem!(tried, 403, "wrong_password");
     }
-    for (path, body) in &tries {
+    for (path, body) in &proofs {
         let refused = ann.post(path, body.clone()).await;
         assert_eq!(limit_of(&refused), "password_check");
     }
