@@ -34,6 +34,7 @@ for_each_store! {
     asking_for_letters_is_limited_alike_for_everybody,
     codes_are_tried_from_one_address_only_so_often,
     a_device_is_known_again_by_its_cookie,
+    devices_are_forgotten_where_one_may_be_a_thiefs,
     refreshes_of_one_session_are_limited,
 }
 
@@ -673,6 +674,48 @@ async fn a_device_is_known_again_by_its_cookie(database: Database) {
     let page = Reply::of(page.expect("an answer")).await;
     assert_eq!(page.status, 303, "{}", page.text);
     assert_eq!(device_cookie(&page), Some(cookie));
+}
+
+/// ASVS 6.3.1: what somebody got hold of with the password is worth no more than that.
+async fn devices_are_forgotten_where_one_may_be_a_thiefs(database: Database) {
+    let app = App::with(database, behind_proxies(LimitSettings::default())).await;
+    app.register("ann@example.org").await;
+    let root = app.admin("root@example.org").await;
+    let anonymous = app.anonymous();
+    let mut device = device_of(&anonymous, "ann@example.org").await;
+    let known = on_device("ann@example.org", &device);
+    let answer = log_in_from(&anonymous, "192.0.2.7", known)
+        .await
+        .expect(200);
+    assert_eq!(answer["device_token"], Value::Null);
+    let ann = anonymous.with_pair(&answer);
+    let id = ann.me().await.expect(200)["id"].clone();
+    let id = id.as_str().expect("an id");
+    // A logout is no reason.
+    assert_eq!(ann.call("/v1/auth/logout").await.status, 204);
+    let known = on_device("ann@example.org", &device);
+    let answer = log_in_from(&anonymous, "192.0.2.7", known)
+        .await
+        .expect(200);
+    assert_eq!(answer["device_token"], Value::Null);
+
+    let ann = anonymous.with_pair(&answer);
+    let same = json!({"current_password": PASSWORD, "new_password": PASSWORD});
+    let changed = ann.post("/v1/auth/me/password", same).await;
+    assert_eq!(changed.status, 204, "{}", changed.text);
+    for round in 0..2 {
+        let known = on_device("ann@example.org", &device);
+        let answer = log_in_from(&anonymous, "192.0.2.7", known)
+            .await
+            .expect(200);
+        let fresh = answer["device_token"].as_str().expect("another one");
+        assert_ne!(fresh, device, "{round}");
+        fresh.clone_into(&mut device);
+        for path in ["deactivate", "activate"] {
+            let done = root.call(&format!("/v1/admin/users/{id}/{path}")).await;
+            done.expect(200);
+        }
+    }
 }
 
 fn device_cookie(reply: &Reply) -> Option<String> {
