@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Span,
-    model::quota::{FailureRule, Limit, Quota},
+    model::quota::{FailureRule, Limit},
     setting::BadSetting,
 };
 
@@ -41,7 +41,7 @@ pub struct LimitSettings {
     /// How many of these each node admits a user, as often as the limit refills, without asking the
     /// database. Default 60.
     pub requests_free: u32,
-    /// How many of these a node takes from the database at once. Default 500.
+    /// How many of these a node takes from the database at once; no more than there are. Default 500.
     pub requests_block: u32,
     /// What a node lets through from one address to all that needs no credentials, before it asks the
     /// database. Default 50/1s.
@@ -101,17 +101,9 @@ impl LimitSettings {
         let bad = |key: &str, problem: String, remedy: &str| {
             Err(BadSetting::new(&format!("limits.{key}"), problem, remedy))
         };
-        let most = self.requests.0.map_or(u32::MAX, Quota::burst);
-        if !(1..=most).contains(&self.requests_block) {
-            let problem = format!(
-                "{} is not between 1 and limits.requests",
-                self.requests_block
-            );
-            return bad(
-                "requests_block",
-                problem,
-                "lower it, or raise limits.requests",
-            );
+        if self.requests_block == 0 {
+            let problem = "is 0: nothing could be taken".to_owned();
+            return bad("requests_block", problem, "set it to 500");
         }
         if self.failures_before_delay == 0 {
             let problem = "is 0: every login would have to wait for the one before".to_owned();
@@ -185,7 +177,6 @@ mod tests {
         assert_eq!(off.check(), Ok(()));
         for (key, refused) in [
             ("requests_block", refused(|s| s.requests_block = 0)),
-            ("requests_block", refused(|s| s.requests_block = 6001)),
             (
                 "failures_before_delay",
                 refused(|s| s.failures_before_delay = 0),

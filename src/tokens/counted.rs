@@ -46,38 +46,7 @@ impl Tokens {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::{
-        clock::{Span, SystemClock, Timestamp},
-        entropy::SystemEntropy,
-        tokens::{KeyAlgorithm, KeyRing, keys::KeyFile},
-    };
-
-    fn counted_with(keys: &KeyFile) -> SecretHash {
-        let ring = KeyRing::from_file(keys).expect("a ring");
-        let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
-        let tokens = Tokens::new(ring, "doorward", "doorward", clock, entropy);
-        tokens.counted("login", b"ann").expect("a key")
-    }
-
-    #[test]
-    fn a_new_key_changes_nothing_as_long_as_the_oldest_stays() {
-        let now = Timestamp::from_millis(1_800_000_000_000);
-        let mut keys = KeyFile::default();
-        let mut add = |after| {
-            let from = now.plus(after);
-            let added = keys.add(KeyAlgorithm::Hs256, now, from, &SystemEntropy);
-            added.expect("added");
-            keys.clone()
-        };
-        let (old, both) = (add(Span::secs(0)), add(Span::minutes(10)));
-        assert_eq!(counted_with(&old), counted_with(&both));
-        let mut retired = both.clone();
-        retired.keys.remove(0);
-        assert_ne!(counted_with(&old), counted_with(&retired));
-    }
 
     /// ASVS 11.2.5.
     #[test]

@@ -537,11 +537,18 @@ impl Store for SqlStore {
     }
 
     async fn clear_counters(&self, keys: &[SecretHash]) -> StoreResult<()> {
-        on!(self, counting, |conn| limits::clear(conn, keys))
+        let (store, keys) = (self.clone(), keys.to_vec());
+        to_the_end(async move { on!(store, counting, |conn| limits::clear(conn, &keys)) }).await
     }
 
     async fn clear_account(&self, account: &SecretHash) -> StoreResult<()> {
-        on!(self, counting, |conn| limits::clear_account(conn, account))
+        let (store, account) = (self.clone(), *account);
+        to_the_end(async move {
+            on!(store, counting, |conn| limits::clear_account(
+                conn, &account
+            ))
+        })
+        .await
     }
 
     async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()> {
@@ -570,12 +577,18 @@ impl Store for SqlStore {
         expires_at: Timestamp,
         now: Timestamp,
     ) -> StoreResult<()> {
-        on!(self, counting, |conn| limits::touch_device(
-            conn, device, expires_at, now
-        ))
+        let (store, device) = (self.clone(), *device);
+        to_the_end(async move {
+            on!(store, counting, |conn| limits::touch_device(
+                conn, &device, expires_at, now
+            ))
+        })
+        .await
     }
 
     async fn forget_devices(&self, user: UserId) -> StoreResult<()> {
-        on!(self, counting, |conn| limits::forget_devices(conn, user))
+        let store = self.clone();
+        to_the_end(async move { on!(store, counting, |conn| limits::forget_devices(conn, user)) })
+            .await
     }
 }
