@@ -134,7 +134,7 @@ async fn a_storm_on_one_counter_has_connections_of_its_own() {
     let refused = timeout(PATIENCE, store.take(&draw("full"), NOW)).await;
     let refused = refused.expect("no waiting").expect("an answer");
     assert!(matches!(refused, Take::Refused(_)), "{refused:?}");
-    let storm: Vec<_> = (0..200)
+    let draws: Vec<_> = (0..200)
         .map(|_| {
             let (store, draw) = (std::sync::Arc::clone(&store), draw("open"));
             tokio::spawn(async move { store.take(&draw, NOW).await.expect("an answer") })
@@ -146,10 +146,10 @@ async fn a_storm_on_one_counter_has_connections_of_its_own() {
         let opened = timeout(PATIENCE, open_one(&*store, ann, NOW)).await;
         opened.expect("no waiting");
     }
-    assert!(storm.iter().all(|one| !one.is_finished()));
+    assert!(draws.iter().all(|one| !one.is_finished()));
     holder.batch_execute("COMMIT").await.expect("let go");
     let mut admitted = 0;
-    for one in storm {
+    for one in draws {
         admitted += usize::from(one.await.expect("no panic") == Take::Admitted);
     }
     assert_eq!(admitted, 1);
