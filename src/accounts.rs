@@ -23,6 +23,7 @@ use crate::{
     secret::SecretString,
     setting::BadSetting,
     store::{ChangeStanding, CreateUser, SetPassword, Store, UpdateUser},
+    throttle::{Act, Throttle},
 };
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,8 @@ pub struct Accounts {
     pub(crate) passwords: Passwords,
     /// The letters.
     pub(crate) outbox: Outbox,
+    /// The limits.
+    pub(crate) throttle: Throttle,
     /// The application's rules for attributes.
     pub(crate) rules: AttributeRules,
     /// The time.
@@ -122,13 +125,16 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AuthError::Invalid`] with every field that breaks a rule, [`AuthError::EmailTaken`],
-    /// [`AuthError::UsernameTaken`], [`AuthError::Overloaded`], [`AuthError::Store`].
+    /// [`AuthError::UsernameTaken`], [`AuthError::RateLimited`], [`AuthError::Overloaded`],
+    /// [`AuthError::Store`].
     pub async fn register(
         &self,
         account: NewAccount,
         password: &SecretString,
         cause: &Cause,
     ) -> AuthResult<User> {
+        let from = cause.device.address;
+        self.throttle.at_address(Act::Register, from).await?;
         let letter = self.outbox.letter(LetterKind::VerifyEmail, cause);
         let waits = (self.unverified_ttl > Span::ZERO).then_some(self.unverified_ttl);
         let how = Making {
@@ -242,6 +248,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AuthError::WrongPassword`], also when the password was changed by somebody else meanwhile;
+    /// [`AuthError::RateLimited`];
     /// [`AuthError::Invalid`] for the new one.
     pub async fn change_password(
         &self,
@@ -254,7 +261,7 @@ impl Accounts {
         let known = self.credentials(user).await?;
         let personal = Personal::of(&known.user);
         let proposed = self.passwords.propose("new_password", new, &personal)?;
-        let proved = self.prove(known, current).await?;
+        let proved = self.prove(known, session, current).await?;
         let accepted = self.passwords.accept(proposed).await?;
         let hash = self.passwords.hash(&accepted).await?;
         let notice = self.outbox.letter(LetterKind::PasswordChanged, cause);
@@ -269,6 +276,7 @@ impl Accounts {
                 authenticated_at, ..
             } => {
                 self.outbox.ring();
+                self.throttle.forget_devices(user).await;
                 // Without the session there is nobody to whom it matters.
                 Ok(authenticated_at.unwrap_or(now))
             }
@@ -281,16 +289,27 @@ impl Accounts {
     /// Deactivates the caller's own account: it keeps its data and cannot log in any more.
     ///
     /// # Errors
-    /// [`AuthError::WrongPassword`], [`AuthError::LastAdmin`].
-    pub async fn deactivate_self(&self, user: UserId, password: &SecretString) -> AuthResult<()> {
+    /// [`AuthError::WrongPassword`], [`AuthError::RateLimited`], [`AuthError::LastAdmin`].
+    pub async fn deactivate_self(
+        &self,
+        user: UserId,
+        session: SessionId,
+        password: &SecretString,
+    ) -> AuthResult<()> {
         let known = self.credentials(user).await?;
-        let version = self.prove(known, password).await?.credential_version;
+        let version = self
+            .prove(known, session, password)
+            .await?
+            .credential_version;
         match self
             .store
             .deactivate_user(user, Some(version), &self.fixed_roles, self.clock.now())
             .await?
         {
-            ChangeStanding::Changed(_) => Ok(()),
+            ChangeStanding::Changed(_) => {
+                self.throttle.forget_devices(user).await;
+                Ok(())
+            }
             ChangeStanding::LastAdmin => Err(AuthError::LastAdmin),
             ChangeStanding::CredentialsChanged => Err(AuthError::WrongPassword),
             ChangeStanding::Gone => Err(AuthError::SessionUnknown),
@@ -321,14 +340,20 @@ impl Accounts {
     async fn prove(
         &self,
         credentials: UserCredentials,
+        session: SessionId,
         password: &SecretString,
     ) -> AuthResult<UserCredentials> {
+        let user = credentials.user.id;
+        let attempt = self.throttle.password_check(user, session).await?;
         match self
             .passwords
             .verify(password, credentials.password_hash.as_ref())
             .await?
         {
-            Verdict::Match { .. } => Ok(credentials),
+            Verdict::Match { .. } => {
+                self.throttle.succeeded(attempt).await;
+                Ok(credentials)
+            }
             Verdict::Mismatch => Err(AuthError::WrongPassword),
         }
     }

@@ -30,6 +30,7 @@ use crate::{
     paging::Page,
     roles::{Actor, RoleBook},
     store::{ChangeStanding, CloseSession, CreateUser, LoginName, Store, UpdateUser, UserFilter},
+    throttle::Throttle,
 };
 
 pub use self::policy::AdminPolicy;
@@ -70,6 +71,7 @@ pub struct AdminUserChange {
 pub struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outbox: Outbox,
+    pub(crate) throttle: Throttle,
     pub(crate) rules: AttributeRules,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -288,7 +290,20 @@ impl Admin {
         self.require_fresh(by)?;
         self.require_rank(by, id).await?;
         let (fixed, now) = (&self.fixed_roles, self.clock.now());
-        standing(self.store.deactivate_user(id, None, fixed, now).await?)
+        let user = standing(self.store.deactivate_user(id, None, fixed, now).await?)?;
+        self.throttle.forget_devices(id).await;
+        Ok(user)
+    }
+
+    /// Lets a user log in again whom failed logins keep out: all that was counted for the account is
+    /// forgotten.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`], [`AuthError::Outranked`].
+    pub async fn unlock(&self, by: Actor<'_>, id: UserId) -> AuthResult<()> {
+        self.require_rank(by, id).await?;
+        let user = self.user(id).await?;
+        self.throttle.pardon(&user).await
     }
 
     /// Lets a user log in again; ended sessions stay ended.

@@ -27,6 +27,7 @@ use crate::{
     setting::BadSetting,
     store::{Store, StoreError, StoreResult},
     sweep::{SweepPolicy, Sweeper},
+    throttle::{Throttle, ThrottleParts, settings::LimitSettings},
     tokens::{KeyRing, Tokens},
     verification::Verification,
 };
@@ -43,6 +44,7 @@ struct Inner {
     tokens: Tokens,
     presence: Presence,
     outbox: Outbox,
+    throttle: Throttle,
     sessions: Sessions,
     accounts: Accounts,
     verification: Verification,
@@ -70,6 +72,7 @@ impl Auth {
             sweep: SweepPolicy::default(),
             roles: FixedRoles::default(),
             admin: AdminPolicy::default(),
+            limits: LimitSettings::default(),
             letters: None,
             post: None,
             clock: Arc::new(SystemClock::new()),
@@ -173,15 +176,19 @@ impl Auth {
         self.0.tokens.issuer()
     }
 
-    /// Who is behind an access token or a cookie, now. See [`Sessions::authenticate`].
+    /// Who is behind an access token or a cookie, now, and may go on asking. See
+    /// [`Sessions::authenticate`] and [`Throttle::request`].
     ///
     /// # Errors
-    /// As [`Sessions::authenticate`].
+    /// As [`Sessions::authenticate`]; [`AuthError::RateLimited`](crate::error::AuthError::RateLimited).
     pub async fn authenticate(
         &self,
         presented: impl Into<Presented<'_>> + Send,
     ) -> AuthResult<CurrentUser> {
-        self.0.sessions.authenticate(presented).await
+        // First who it is: a session that has ended uses up nothing of its user's.
+        let caller = self.0.sessions.authenticate(presented).await?;
+        self.0.throttle.request(caller.user.id).await?;
+        Ok(caller)
     }
 
     /// Asks the database for its time: proof that it can answer.
@@ -231,6 +238,7 @@ pub struct AuthBuilder {
     sweep: SweepPolicy,
     roles: FixedRoles,
     admin: AdminPolicy,
+    limits: LimitSettings,
     letters: Option<Letters>,
     post: Option<Post>,
     clock: Arc<dyn Clock>,
@@ -290,6 +298,12 @@ impl AuthBuilder {
         self
     }
 
+    /// How often what may be done.
+    pub fn limits(mut self, settings: LimitSettings) -> Self {
+        self.limits = settings;
+        self
+    }
+
     /// What stands in letters and on the pages that they and an administrator's links lead to; the built-in
     /// texts by default.
     pub fn letters(mut self, letters: Letters) -> Self {
@@ -345,6 +359,7 @@ impl AuthBuilder {
             sweep,
             roles: fixed_roles,
             admin: admin_policy,
+            limits,
             letters,
             post,
             clock,
@@ -359,6 +374,13 @@ impl AuthBuilder {
             Arc::clone(&entropy),
         );
         let presence = Presence::new(Arc::clone(&store));
+        let throttle = Throttle::new(ThrottleParts {
+            store: Arc::clone(&store),
+            tokens: tokens.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            settings: limits,
+        })?;
         let letters = letters.map_or_else(|| Letters::load(&LetterSettings::default()), Ok)?;
         let names = [
             letters.product().to_owned(),
@@ -384,6 +406,7 @@ impl AuthBuilder {
             lookup: Lookup::start(&store, &metrics),
             presence: presence.clone(),
             outbox: outbox.clone(),
+            throttle: throttle.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             policy: Arc::new(sessions),
@@ -394,6 +417,7 @@ impl AuthBuilder {
             passwords,
             tokens: tokens.clone(),
             outbox: outbox.clone(),
+            throttle: throttle.clone(),
             rules,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -414,6 +438,7 @@ impl AuthBuilder {
             tokens,
             presence,
             outbox,
+            throttle,
             sessions,
             accounts,
             verification,
@@ -445,6 +470,7 @@ struct Means {
     passwords: Passwords,
     tokens: Tokens,
     outbox: Outbox,
+    throttle: Throttle,
     rules: AttributeRules,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -459,6 +485,7 @@ fn on_users(means: &Means, roles: &RoleBook, policy: AdminPolicy) -> (Accounts, 
         store: Arc::clone(&means.store),
         passwords: means.passwords.clone(),
         outbox: means.outbox.clone(),
+        throttle: means.throttle.clone(),
         rules: means.rules.clone(),
         clock: Arc::clone(&means.clock),
         entropy: Arc::clone(&means.entropy),
@@ -470,6 +497,7 @@ fn on_users(means: &Means, roles: &RoleBook, policy: AdminPolicy) -> (Accounts, 
     let admin = Admin {
         store: Arc::clone(&means.store),
         outbox: means.outbox.clone(),
+        throttle: means.throttle.clone(),
         rules: means.rules.clone(),
         clock: Arc::clone(&means.clock),
         entropy: Arc::clone(&means.entropy),
@@ -488,6 +516,7 @@ fn by_mail(means: &Means) -> (Verification, Recovery) {
         passwords: means.passwords.clone(),
         tokens: means.tokens.clone(),
         outbox: means.outbox.clone(),
+        throttle: means.throttle.clone(),
         rules: means.rules.clone(),
         clock: Arc::clone(&means.clock),
         entropy: Arc::clone(&means.entropy),
@@ -497,6 +526,7 @@ fn by_mail(means: &Means) -> (Verification, Recovery) {
         passwords: means.passwords.clone(),
         tokens: means.tokens.clone(),
         outbox: means.outbox.clone(),
+        throttle: means.throttle.clone(),
         clock: Arc::clone(&means.clock),
     };
     (verification, recovery)

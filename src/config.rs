@@ -33,6 +33,7 @@ use crate::{
     setting::{BadSetting, is_own_machine, shown_address},
     store::settings::{Backend, DatabaseSettings, Synchronous},
     sweep::SweepPolicy,
+    throttle::settings::LimitSettings,
     tokens::{KeyAlgorithm, KeyRing, TokenSettings, keys::KeyFile},
 };
 
@@ -132,6 +133,8 @@ pub struct Settings {
     pub roles: RoleSettings,
     /// `[admin]`.
     pub admin: AdminPolicy,
+    /// `[limits]`.
+    pub limits: LimitSettings,
     /// `[mail]`.
     pub mail: MailSettings,
     /// `[sweep]`.
@@ -197,6 +200,7 @@ impl Settings {
         Clients::parse(&self.clients)?;
         self.passwords
             .check(self.environment == Environment::Test)?;
+        self.limits.check()?;
         self.mail
             .check(self.environment == Environment::Production)?;
         self.accounts

@@ -6,7 +6,11 @@
 use std::borrow::Cow;
 
 pub use crate::model::field::FieldError;
-use crate::{model::session::CloseReason, store::StoreError};
+use crate::{
+    clock::Span,
+    model::{quota::LimitName, session::CloseReason},
+    store::StoreError,
+};
 
 /// Why a use case did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -89,6 +93,14 @@ pub enum AuthError {
     /// A one-time link that is unknown, spent, expired or void.
     #[error("the link is not valid any more")]
     LinkRefused,
+    /// Asked for too often; nothing was done.
+    #[error("the limit {} is reached", .limit.as_str())]
+    RateLimited {
+        /// Which limit.
+        limit: LimitName,
+        /// How long to wait at the least.
+        after: Span,
+    },
     /// Too much is waiting for this; later it may work.
     #[error("overloaded: {0}")]
     Overloaded(&'static str),

@@ -16,6 +16,7 @@ use crate::{
     passwords::{Passwords, Personal},
     secret::SecretString,
     store::{Redeem, Store},
+    throttle::{Act, Throttle},
     tokens::{Evidence, Tokens, parse_address, proof},
 };
 
@@ -26,6 +27,7 @@ pub struct Recovery {
     pub(crate) passwords: Passwords,
     pub(crate) tokens: Tokens,
     pub(crate) outbox: Outbox,
+    pub(crate) throttle: Throttle,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -34,17 +36,22 @@ impl Recovery {
     /// nothing if nobody has it (ASVS 6.3.8).
     ///
     /// # Errors
-    /// [`AuthError::Invalid`] for what is no address, [`AuthError::MailOff`].
+    /// [`AuthError::Invalid`] for what is no address, [`AuthError::MailOff`], [`AuthError::RateLimited`].
     pub async fn forgot(&self, email: &str, cause: &Cause) -> AuthResult<()> {
         let letter = self.outbox.needed(LetterKind::ResetPassword, cause)?;
         let to = parse_address(email)?;
+        let from = cause.device.address;
+        self.throttle.letter(Act::Forgot, from, &to).await?;
         self.outbox.add(&letter.to(&to)).await
     }
 
     /// Sets a password with what stands in a letter or in a one-time link; gives no session (ASVS 6.4.3).
+    /// Whoever can do this is let in again: failed logins are forgotten, and so are known devices, of which
+    /// one may be a thief's.
     ///
     /// # Errors
-    /// [`AuthError::LinkRefused`], [`AuthError::CodeRefused`]; [`AuthError::Invalid`] for the password,
+    /// [`AuthError::RateLimited`], [`AuthError::LinkRefused`], [`AuthError::CodeRefused`];
+    /// [`AuthError::Invalid`] for the password,
     /// which then leaves the link or code unspent. That it is made of its user's own name is told only to
     /// whoever has shown a good link or code.
     pub async fn set_password(
@@ -53,6 +60,8 @@ impl Recovery {
         password: &SecretString,
         cause: &Cause,
     ) -> AuthResult<()> {
+        let from = cause.device.address;
+        self.throttle.at_address(Act::Try, from).await?;
         let proof = proof(&self.tokens, evidence, Purpose::ResetPassword);
         let proof = proof.ok_or(evidence.refused())?;
         let nobody = Personal::unknown();
@@ -70,8 +79,10 @@ impl Recovery {
             .redeem_set_password(&proof, &hash, notice.as_ref(), self.clock.now())
             .await?;
         match redeemed {
-            Redeem::Redeemed(_) => {
+            Redeem::Redeemed(user) => {
                 self.outbox.ring();
+                self.throttle.pardon_in_passing(user).await;
+                self.throttle.forget_devices(user).await;
                 Ok(())
             }
             Redeem::Refused => Err(evidence.refused()),
@@ -80,11 +91,13 @@ impl Recovery {
 
     /// Says that what a notice tells was somebody else's doing: ends all sessions, takes the password away,
     /// gives the account back the address that the notice went to, and sends a letter for setting a new
-    /// password.
+    /// password. Known devices are forgotten.
     ///
     /// # Errors
-    /// [`AuthError::LinkRefused`].
+    /// [`AuthError::LinkRefused`], [`AuthError::RateLimited`].
     pub async fn disown(&self, token: &str, cause: &Cause) -> AuthResult<()> {
+        let from = cause.device.address;
+        self.throttle.at_address(Act::Try, from).await?;
         let secret = LinkSecret::parse(token).ok_or(AuthError::LinkRefused)?;
         let reset = self.outbox.letter(LetterKind::ResetPassword, cause);
         let notice = self.outbox.letter(LetterKind::EmailChanged, cause);
@@ -96,6 +109,8 @@ impl Recovery {
             .disown(&link, reset.as_ref(), notice.as_ref(), now);
         let disowned = disowned.await?;
         self.outbox.ring();
-        disowned.map(drop).ok_or(AuthError::LinkRefused)
+        let user = disowned.ok_or(AuthError::LinkRefused)?;
+        self.throttle.forget_devices(user).await;
+        Ok(())
     }
 }

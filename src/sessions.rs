@@ -3,6 +3,7 @@
 //! Decides what opens a session and what a token or a cookie is worth at this moment. How many sessions a
 //! user may hold is enforced by the store in the same step that opens one.
 
+mod first_factor;
 mod introspection;
 mod refreshing;
 
@@ -31,9 +32,11 @@ use crate::{
     secret::SecretString,
     setting::BadSetting,
     store::{CloseSession, LoginName, OpenSession, OpenSessionRequest, Store},
+    throttle::{DeviceProof, KeptDevice, Throttle},
     tokens::{Claims, RefreshToken, SignedToken, Subject, TokenKind, Tokens},
 };
 
+use self::first_factor::Passed;
 pub use self::introspection::{IntrospectedToken, Introspection};
 
 /// `[sessions]`: how many, and how long they last.
@@ -257,6 +260,8 @@ pub struct Grant<C> {
     pub carries: C,
     /// The sessions that it replaced, oldest first.
     pub evicted: Vec<SessionId>,
+    /// What its client keeps besides, to be known at the next login; none if it wants nothing.
+    pub device: Option<KeptDevice>,
 }
 
 /// Which sessions a logout ends.
@@ -280,6 +285,7 @@ pub struct Sessions {
     lookup: Lookup,
     presence: Presence,
     outbox: Outbox,
+    throttle: Throttle,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     policy: Arc<SessionPolicy>,
@@ -300,6 +306,8 @@ pub struct SessionParts {
     pub presence: Presence,
     /// The letters.
     pub outbox: Outbox,
+    /// The limits.
+    pub throttle: Throttle,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The chance.
@@ -321,6 +329,7 @@ impl Sessions {
             lookup,
             presence,
             outbox,
+            throttle,
             clock,
             entropy,
             policy,
@@ -333,6 +342,7 @@ impl Sessions {
             lookup,
             presence,
             outbox,
+            throttle,
             clock,
             entropy,
             policy,
@@ -347,7 +357,7 @@ impl Sessions {
     /// nothing.
     ///
     /// # Errors
-    /// [`AuthError::BadCredentials`]; only after a right password
+    /// [`AuthError::RateLimited`]; [`AuthError::BadCredentials`]; only after a right password
     /// [`AuthError::AccountDeactivated`], [`AuthError::EmailUnverified`] and
     /// [`AuthError::SessionLimit`];
     /// [`AuthError::Overloaded`]; [`AuthError::Store`].
@@ -356,13 +366,15 @@ impl Sessions {
         name: &LoginName,
         password: &SecretString,
         device: Device,
+        proof: DeviceProof<'_>,
     ) -> AuthResult<Grant<TokenPair>> {
         let carrying = |session: &mut NewSession, _| {
             let refresh = self.tokens.first_refresh(session.user_id, session.id)?;
             session.refresh = Some(refresh.hash());
             self.pair(refresh, session.expires_at)
         };
-        self.open(name, password, device, carrying).await
+        let passed = self.first_factor(name, password, &device, proof).await?;
+        self.open(passed, password, (device, proof), carrying).await
     }
 
     /// As [`Self::login`], for a client that carries a cookie.
@@ -374,29 +386,28 @@ impl Sessions {
         name: &LoginName,
         password: &SecretString,
         device: Device,
+        proof: DeviceProof<'_>,
     ) -> AuthResult<Grant<SignedToken>> {
         let carrying = |session: &mut NewSession, now| {
             let (user, id) = (session.user_id, session.id);
             self.cookie(user, id, now, session.expires_at)
         };
-        self.open(name, password, device, carrying).await
+        let passed = self.first_factor(name, password, &device, proof).await?;
+        self.open(passed, password, (device, proof), carrying).await
     }
 
     async fn open<C>(
         &self,
-        name: &LoginName,
+        passed: Passed,
         password: &SecretString,
-        device: Device,
+        (device, proof): (Device, DeviceProof<'_>),
         carrying: impl FnOnce(&mut NewSession, Timestamp) -> AuthResult<C>,
     ) -> AuthResult<Grant<C>> {
-        let found = self.store.user_by_login(name).await?;
-        let hash = found
-            .as_ref()
-            .and_then(|credentials| credentials.password_hash.as_ref());
-        let verdict = self.passwords.verify(password, hash).await?;
-        let (Some(credentials), passwords::Verdict::Match { outdated }) = (found, verdict) else {
-            return Err(AuthError::BadCredentials);
-        };
+        let Passed {
+            credentials,
+            outdated,
+            known,
+        } = passed;
         if !credentials.user.is_active() {
             return Err(AuthError::AccountDeactivated);
         }
@@ -435,10 +446,15 @@ impl Sessions {
         match self.store.open_session(&request, now).await? {
             OpenSession::Opened { session, evicted } => {
                 self.outbox.ring();
+                let device = match proof {
+                    DeviceProof::Unwanted => None,
+                    _ => self.throttle.keep_device(session.user_id, known).await,
+                };
                 Ok(Grant {
                     session,
                     carries,
                     evicted,
+                    device,
                 })
             }
             OpenSession::Refused { open } => Err(AuthError::SessionLimit { open }),
@@ -574,7 +590,8 @@ impl Sessions {
     /// A caller with a cookie gets another one, which supersedes the old one (ASVS 7.2.4).
     ///
     /// # Errors
-    /// [`AuthError::WrongPassword`]; [`AuthError::SessionEnded`] when it ended meanwhile.
+    /// [`AuthError::WrongPassword`], [`AuthError::RateLimited`]; [`AuthError::SessionEnded`] when it ended
+    /// meanwhile.
     pub async fn reauthenticate(
         &self,
         caller: &CurrentUser,
@@ -585,6 +602,8 @@ impl Sessions {
             .user_credentials(caller.user.id)
             .await?
             .ok_or(AuthError::SessionUnknown)?;
+        let (user, session) = (caller.user.id, caller.session_id);
+        let attempt = self.throttle.password_check(user, session).await?;
         let verdict = self
             .passwords
             .verify(password, credentials.password_hash.as_ref())
@@ -592,7 +611,7 @@ impl Sessions {
         if verdict == passwords::Verdict::Mismatch {
             return Err(AuthError::WrongPassword);
         }
-        let (user, session) = (caller.user.id, caller.session_id);
+        self.throttle.succeeded(attempt).await;
         // Of several at once one is noted, so that all their cookies are the same age.
         let known = caller.authenticated_at;
         let now = self.clock.now();

@@ -103,6 +103,10 @@ pub struct Swept {
     pub kept_addresses: u64,
     /// Accounts whose address nobody verified.
     pub accounts: u64,
+    /// Counters of limits.
+    pub counters: u64,
+    /// Known devices.
+    pub devices: u64,
 }
 
 impl Swept {
@@ -120,6 +124,8 @@ impl Swept {
             Leftover::Registrations => &mut self.registrations,
             Leftover::KeptAddresses => &mut self.kept_addresses,
             Leftover::Accounts => &mut self.accounts,
+            Leftover::Counters => &mut self.counters,
+            Leftover::Devices => &mut self.devices,
         }
     }
 }
@@ -133,11 +139,14 @@ impl fmt::Display for Swept {
             registrations,
             kept_addresses,
             accounts,
+            counters,
+            devices,
         } = self;
         write!(
             f,
             "sessions {sessions}, letters {letters}, one-time secrets {one_time_secrets}, \
-             registrations {registrations}, kept addresses {kept_addresses}, accounts {accounts}"
+             registrations {registrations}, kept addresses {kept_addresses}, accounts {accounts}, \
+             counters {counters}, devices {devices}"
         )
     }
 }
@@ -212,7 +221,10 @@ impl Sweeper {
             Leftover::Sessions => now.minus(self.policy.keep_sessions),
             Leftover::Letters => now.minus(self.policy.keep_letters),
             Leftover::OneTimeSecrets | Leftover::Registrations => now.minus(GRACE),
-            Leftover::KeptAddresses | Leftover::Accounts => now,
+            Leftover::KeptAddresses
+            | Leftover::Accounts
+            | Leftover::Counters
+            | Leftover::Devices => now,
         }
     }
 }

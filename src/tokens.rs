@@ -3,6 +3,7 @@
 //! A token says which user and which session; whether that session still lives is for the database to
 //! say. Keys come as a [`KeyRing`]; where the ring is kept is left to the configuration.
 
+mod counted;
 mod evidence;
 pub mod keys;
 mod mailed;

@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, Span},
     entropy::Entropy,
     error::{AuthError, AuthResult, FieldError},
-    ids::{RegistrationId, UserId},
+    ids::{RegistrationId, SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, NewRegistration, WaitingRegistration},
         mail::LetterKind,
@@ -20,6 +20,7 @@ use crate::{
     passwords::{Passwords, Personal, Verdict},
     secret::SecretString,
     store::{ChangeEmail, ConfirmRegistration, LoginName, Store},
+    throttle::{Act, Throttle},
     tokens::{CodeScope, Evidence, Tokens, parse_address, proof},
 };
 
@@ -33,6 +34,7 @@ pub struct Verification {
     pub(crate) passwords: Passwords,
     pub(crate) tokens: Tokens,
     pub(crate) outbox: Outbox,
+    pub(crate) throttle: Throttle,
     pub(crate) rules: AttributeRules,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -42,22 +44,31 @@ impl Verification {
     /// Notes that an address is its user's; gives no session (ASVS 7.6.2).
     ///
     /// # Errors
-    /// [`AuthError::LinkRefused`], [`AuthError::CodeRefused`].
-    pub async fn verify(&self, evidence: Evidence<'_>) -> AuthResult<User> {
+    /// [`AuthError::LinkRefused`], [`AuthError::CodeRefused`], [`AuthError::RateLimited`].
+    pub async fn verify(&self, evidence: Evidence<'_>, cause: &Cause) -> AuthResult<User> {
+        self.count_try(cause).await?;
         let proof = proof(&self.tokens, evidence, Purpose::VerifyEmail);
         let proof = proof.ok_or(evidence.refused())?;
         let verified = self.store.verify_email(&proof, self.clock.now()).await?;
         verified.ok_or(evidence.refused())
     }
 
+    /// Counts a code or a link that is tried (ASVS 6.6.3).
+    async fn count_try(&self, cause: &Cause) -> AuthResult<()> {
+        let from = cause.device.address;
+        self.throttle.at_address(Act::Try, from).await
+    }
+
     /// Sends the letter for verifying an address, or for completing a registration, once more, if there is
     /// anything to verify or to complete; does the same and says nothing if there is not.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`] for what is no address, [`AuthError::MailOff`].
+    /// [`AuthError::Invalid`] for what is no address, [`AuthError::MailOff`], [`AuthError::RateLimited`].
     pub async fn resend(&self, email: &str, cause: &Cause) -> AuthResult<()> {
         let letter = self.outbox.needed(LetterKind::VerifyEmail, cause)?;
         let to = parse_address(email)?;
+        let from = cause.device.address;
+        self.throttle.letter(Act::Resend, from, &to).await?;
         self.outbox.add(&letter.to(&to)).await
     }
 
@@ -66,10 +77,11 @@ impl Verification {
     ///
     /// # Errors
     /// [`AuthError::WrongPassword`], [`AuthError::Invalid`] for what is no address or the one that the
-    /// account has, [`AuthError::MailOff`].
+    /// account has, [`AuthError::MailOff`], [`AuthError::RateLimited`].
     pub async fn begin_change(
         &self,
         user: UserId,
+        session: SessionId,
         email: &str,
         password: &SecretString,
         cause: &Cause,
@@ -82,9 +94,11 @@ impl Verification {
             .await?
             .ok_or(AuthError::SessionUnknown)?;
         let hash = credentials.password_hash.as_ref();
+        let attempt = self.throttle.password_check(user, session).await?;
         if self.passwords.verify(password, hash).await? == Verdict::Mismatch {
             return Err(AuthError::WrongPassword);
         }
+        self.throttle.succeeded(attempt).await;
         if credentials.user.email == to && credentials.user.email_verified_at.is_some() {
             let detail = "is the address that the account has already";
             return Err(FieldError::new("email", "unchanged", detail).into());
@@ -98,8 +112,9 @@ impl Verification {
     /// (ASVS 6.3.7).
     ///
     /// # Errors
-    /// [`AuthError::LinkRefused`], [`AuthError::EmailTaken`].
+    /// [`AuthError::LinkRefused`], [`AuthError::EmailTaken`], [`AuthError::RateLimited`].
     pub async fn confirm_change(&self, token: &str, cause: &Cause) -> AuthResult<User> {
+        self.count_try(cause).await?;
         let secret = LinkSecret::parse(token).ok_or(AuthError::LinkRefused)?;
         let proof = Proof::Link(secret.hash());
         self.change(&proof, AuthError::LinkRefused, cause).await
@@ -108,13 +123,14 @@ impl Verification {
     /// As [`Self::confirm_change`], by the code, typed where its user is logged in.
     ///
     /// # Errors
-    /// [`AuthError::CodeRefused`], [`AuthError::EmailTaken`].
+    /// [`AuthError::CodeRefused`], [`AuthError::EmailTaken`], [`AuthError::RateLimited`].
     pub async fn confirm_change_by_code(
         &self,
         user: UserId,
         code: &str,
         cause: &Cause,
     ) -> AuthResult<User> {
+        self.count_try(cause).await?;
         let scope = CodeScope::User(Purpose::ChangeEmail, user);
         let hashes = self.tokens.code_hashes(&scope, code);
         let proof = Proof::Code {
@@ -142,7 +158,8 @@ impl Verification {
     /// that is taken is said, now or then.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`], [`AuthError::UsernameTaken`], [`AuthError::MailOff`].
+    /// [`AuthError::Invalid`], [`AuthError::UsernameTaken`], [`AuthError::MailOff`],
+    /// [`AuthError::RateLimited`].
     pub async fn request_account(
         &self,
         account: NewAccount,
@@ -151,6 +168,8 @@ impl Verification {
     ) -> AuthResult<()> {
         let letter = self.outbox.needed(LetterKind::ConfirmRegistration, cause)?;
         let personal = Personal::new(Some(&account.email), account.username.as_deref());
+        let from = cause.device.address;
+        self.throttle.at_address(Act::Register, from).await?;
         let mut errors = Vec::new();
         let parsed = account.parse(&self.rules, &mut errors);
         let proposed = self.passwords.propose("password", password, &personal);
@@ -188,12 +207,14 @@ impl Verification {
     /// # Errors
     /// [`AuthError::CodeRefused`], also for a wrong password; by link [`AuthError::LinkRefused`] and
     /// [`AuthError::WrongPassword`], which leaves the link unspent; [`AuthError::EmailTaken`],
-    /// [`AuthError::UsernameTaken`].
+    /// [`AuthError::UsernameTaken`], [`AuthError::RateLimited`].
     pub async fn confirm_account(
         &self,
         evidence: Evidence<'_>,
         password: &SecretString,
+        cause: &Cause,
     ) -> AuthResult<User> {
+        self.count_try(cause).await?;
         let proof = proof(&self.tokens, evidence, Purpose::ConfirmRegistration);
         let proof = proof.ok_or(evidence.refused())?;
         let waiting = self.store.waiting_registration(&proof, self.clock.now());

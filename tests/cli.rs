@@ -140,6 +140,8 @@ fn users_are_made_shown_deactivated_and_activated() {
 
     let off = run(&["user", "deactivate", "ann", "--json"]).json();
     assert_eq!(off["status"], "deactivated");
+    let unlocked = run(&["user", "unlock", "ann", "--json"]).json();
+    assert_eq!(unlocked["username"], "ann");
     let on = run(&["user", "activate", "ann", "--json"]).json();
     assert_eq!(
         (&on["status"], &on["deactivated_at"]),
@@ -467,12 +469,14 @@ fn migrations_are_listed_applied_and_taken_back() {
         "0001_users_and_sessions",
         "0002_refresh_tokens",
         "0003_mail",
+        "0004_limits",
         "0005_roles",
         "0006_sweeping"
     ]);
     let newest_first = json!([
         "0006_sweeping",
         "0005_roles",
+        "0004_limits",
         "0003_mail",
         "0002_refresh_tokens",
         "0001_users_and_sessions"

@@ -36,6 +36,8 @@ fn anonymised(value: Value) -> Value {
                 "a token"
             } else if text.starts_with("dwr_") {
                 "a refresh token"
+            } else if text.starts_with("dwd_") {
+                "a device token"
             } else if text.starts_with("curl/") {
                 "an agent"
             } else {

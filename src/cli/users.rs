@@ -51,6 +51,11 @@ pub(super) enum UserCommand {
         /// Id, e-mail address or user name
         user: String,
     },
+    /// Forget a user's failed logins, so that they need not wait
+    Unlock {
+        /// Id, e-mail address or user name
+        user: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +138,11 @@ pub(super) async fn user(
                 auth.admin()
                     .activate(OPERATOR, find(auth, &user).await?.id)
                     .await?
+            }
+            UserCommand::Unlock { user } => {
+                let user = find(auth, &user).await?;
+                auth.admin().unlock(OPERATOR, user.id).await?;
+                user
             }
         };
         say.text(in_words(&user), as_json(&user))

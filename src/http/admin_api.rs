@@ -387,6 +387,24 @@ impl AdminApi {
         ))
     }
 
+    /// Unlock a user
+    ///
+    /// Forgets failed logins and everything else that was counted for the account, so that its user need not
+    /// wait. Doing so without need is no error.
+    #[oai(
+        path = "/users/:id/unlock",
+        method = "post",
+        operation_id = "unlock_user"
+    )]
+    async fn unlock(
+        &self,
+        by: Declared<HasPermission<UsersWrite>>,
+        id: Path<Uuid>,
+    ) -> Result<Done, Fails<{ ADMIN | NOT_FOUND }>> {
+        self.auth.admin().unlock(by.actor(), id.0.into()).await?;
+        Ok(Done)
+    }
+
     /// Set a user's roles
     ///
     /// Effective on the user's next request. The last active administrator cannot be demoted.

@@ -15,10 +15,10 @@ use super::{
     Tag,
     body::{FormBody, JsonBody, unsupported},
     dto::{AttributesDto, SessionDto, UserDto, example_attributes, to_map},
-    guard::{Caused, FromOwnSite, Peer, PresentedToken, Secured},
+    guard::{Caused, DeviceCookie, FromOwnSite, Peer, PresentedToken, Secured},
     problem::{
-        ANY, Answer, BODY, CONFLICT, Done, Either, FORBIDDEN, Fails, GUARDED, INVALID, Problem,
-        UNAUTHORIZED, With,
+        ANY, Answer, BODY, CONFLICT, Done, Either, FORBIDDEN, Fails, GUARDED, INVALID, LIMITED,
+        Problem, UNAUTHORIZED, With,
     },
     surface::Surface,
     verification_api::Accepted,
@@ -34,6 +34,7 @@ use crate::{
     secret::SecretString,
     sessions::{CurrentUser, LogoutScope, TokenPair},
     store::LoginName,
+    throttle::DeviceProof,
     username::Username,
 };
 
@@ -82,6 +83,9 @@ struct LoginRequest {
     device_name: Option<String>,
     /// How the session is carried; `bearer` unless it is given.
     transport: Option<TransportDto>,
+    /// What an earlier login of this user answered as `device_token`, so that failed logins from elsewhere
+    /// do not count against this one. With `transport: cookie` a cookie holds it instead.
+    device_token: Option<Password>,
 }
 
 /// How a client carries its session.
@@ -111,6 +115,7 @@ impl Example for LoginRequest {
             password: Password("correct horse battery staple".to_owned()),
             device_name: Some("Ann's laptop".to_owned()),
             transport: Some(TransportDto::Bearer),
+            device_token: None,
         }
     }
 }
@@ -151,6 +156,25 @@ struct Login {
     password: SecretString,
     device_name: Option<String>,
     transport: Transport,
+    /// What the client shows in the body.
+    device: BodyDevice,
+}
+
+/// A device as a body names it.
+enum BodyDevice {
+    /// This form of body has no place for one.
+    Unwanted,
+    Given(Option<SecretString>),
+}
+
+impl BodyDevice {
+    fn proof(&self) -> DeviceProof<'_> {
+        match self {
+            Self::Unwanted => DeviceProof::Unwanted,
+            Self::Given(None) => DeviceProof::Missing,
+            Self::Given(Some(token)) => DeviceProof::Shown(token.expose()),
+        }
+    }
 }
 
 /// A text that is no possible name is looked up as a name that nobody has: it must cost and answer
@@ -196,6 +220,7 @@ impl TryFrom<LoginBody> for Login {
                 password: form.password.into(),
                 device_name: None,
                 transport: Transport::Bearer,
+                device: BodyDevice::Unwanted,
             }),
             LoginBody::Json(JsonBody(login)) => {
                 let name = match (&login.email, &login.username) {
@@ -212,6 +237,7 @@ impl TryFrom<LoginBody> for Login {
                     password: login.password.0.into(),
                     device_name: login.device_name,
                     transport: login.transport.map(Into::into).unwrap_or_default(),
+                    device: BodyDevice::Given(login.device_token.map(|token| token.0.into())),
                 })
             }
         }
@@ -236,6 +262,10 @@ struct LoginAnswer {
     refresh_token: Option<String>,
     /// The session that was opened.
     session: SessionDto,
+    /// Shows at the next login that it comes from this device; keep it, also after a logout. Only when the
+    /// login showed none of this user's.
+    #[oai(skip_serializing_if_is_none)]
+    device_token: Option<String>,
 }
 
 impl LoginAnswer {
@@ -246,6 +276,7 @@ impl LoginAnswer {
             expires_in: None,
             refresh_token: None,
             session: SessionDto::new(session, Some(session.id)),
+            device_token: None,
         };
         if let Some(pair) = pair {
             answer.access_token = Some(pair.access_token);
@@ -266,6 +297,7 @@ impl Example for LoginAnswer {
             expires_in: Some(pair.expires_in),
             refresh_token: Some(pair.refresh_token),
             session: SessionDto::example(),
+            device_token: Some("dwd_7dq2…".to_owned()),
         }
     }
 }
@@ -365,7 +397,7 @@ impl AuthApi {
         body: JsonBody<RegisterRequest>,
     ) -> Result<
         Either<Answer<201, UserDto>, Answer<202, Accepted>>,
-        Fails<{ BODY | CONFLICT | INVALID | ANY }>,
+        Fails<{ BODY | CONFLICT | INVALID | LIMITED | ANY }>,
     > {
         let RegisterRequest {
             email,
@@ -401,10 +433,11 @@ impl AuthApi {
         &self,
         from_own_site: FromOwnSite,
         peer: Peer,
+        device_cookie: DeviceCookie,
         body: LoginBody,
     ) -> Result<
         With<Answer<200, LoginAnswer>>,
-        Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | CONFLICT | INVALID | ANY }>,
+        Fails<{ BODY | UNAUTHORIZED | FORBIDDEN | CONFLICT | INVALID | LIMITED | ANY }>,
     > {
         let login = Login::try_from(body)?;
         if login.transport == Transport::Cookie {
@@ -414,21 +447,23 @@ impl AuthApi {
         let sessions = self.auth.sessions();
         match login.transport {
             Transport::Bearer => {
-                let grant = sessions.login(&login.name, &login.password, device).await?;
+                let proof = login.device.proof();
+                let grant = sessions.login(&login.name, &login.password, device, proof);
+                let grant = grant.await?;
                 let pair = TokenAnswer::from(&grant.carries);
-                let answer = LoginAnswer::new(&grant.session, Some(pair));
+                let mut answer = LoginAnswer::new(&grant.session, Some(pair));
+                let fresh = grant.device.filter(|device| device.is_new);
+                answer.device_token = fresh.map(|device| device.secret.expose().to_owned());
                 Ok(With(Answer(answer), vec![]))
             }
             Transport::Cookie => {
+                let proof = device_cookie.proof()?;
                 let grant = sessions
-                    .login_for_cookie(&login.name, &login.password, device)
+                    .login_for_cookie(&login.name, &login.password, device, proof)
                     .await?;
-                let ends = grant.session.expires_at;
-                let cookie = self.surface.give_cookie(&self.auth, &grant.carries, ends)?;
-                Ok(With(
-                    Answer(LoginAnswer::new(&grant.session, None)),
-                    vec![cookie],
-                ))
+                let cookies = self.surface.give_cookies(&self.auth, &grant)?;
+                let answer = LoginAnswer::new(&grant.session, None);
+                Ok(With(Answer(answer), cookies))
             }
         }
     }
@@ -443,7 +478,7 @@ impl AuthApi {
     async fn refresh(
         &self,
         body: JsonBody<RefreshRequest>,
-    ) -> Result<Answer<200, TokenAnswer>, Fails<{ BODY | UNAUTHORIZED | ANY }>> {
+    ) -> Result<Answer<200, TokenAnswer>, Fails<{ BODY | UNAUTHORIZED | LIMITED | ANY }>> {
         let token: SecretString = body.0.refresh_token.0.into();
         let pair = self.auth.sessions().refresh(token.expose()).await?;
         Ok(Answer((&pair).into()))
@@ -458,7 +493,7 @@ impl AuthApi {
         &self,
         token: Secured<PresentedToken>,
         scope: Query<Option<ScopeDto>>,
-    ) -> Result<With<Done>, Fails<{ GUARDED | FORBIDDEN }>> {
+    ) -> Result<With<Done>, Fails<{ UNAUTHORIZED | FORBIDDEN | ANY }>> {
         let scope = match scope.0.unwrap_or_default() {
             ScopeDto::This => LogoutScope::This,
             ScopeDto::Others => LogoutScope::Others,

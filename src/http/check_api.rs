@@ -16,6 +16,7 @@ use poem_openapi::{
 
 use super::{
     Context, Tag,
+    cookie::OwnCookie,
     guard::{Guard, Secured, caller_of, require_role},
     origins::is_safe,
     problem::{FORBIDDEN, Fails, GUARDED, Problem},
@@ -315,7 +316,7 @@ impl CheckApi {
         }
         // Scripts can read the headers of an answer, and may not read every cookie.
         let cookies = if is_trusted {
-            surface.cookie.without(&headers)
+            OwnCookie::without([&surface.cookie, &surface.device_cookie], &headers)
         } else {
             Vec::new()
         };

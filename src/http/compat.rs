@@ -28,6 +28,7 @@ use crate::{
     model::account::{NewAccount, ProfileChange},
     outbox::Cause,
     sessions::{CurrentUser, LogoutScope, Presented, TokenPair},
+    throttle::DeviceProof,
     tokens::Evidence,
 };
 
@@ -159,8 +160,9 @@ impl Endpoint for Verify {
             return TakeForm(self.0).answer(&request, &mut body).await;
         }
         let auth = &Context::of(&request)?.auth;
+        let Caused(cause) = Caused::from_request(&request, &mut body).await?;
         let fields = Fields::read(&request, &mut body, false).await?;
-        Ok(verify(auth, &fields).await?)
+        Ok(verify(auth, &fields, &cause).await?)
     }
 }
 
@@ -196,9 +198,12 @@ async fn log_in(auth: &Auth, fields: &Fields, cause: &Cause) -> Result<Response,
         }
     };
     let password = fields.needed("password")?.into();
-    let login = auth
-        .sessions()
-        .login(&name, &password, cause.device.clone());
+    let login = auth.sessions().login(
+        &name,
+        &password,
+        cause.device.clone(),
+        DeviceProof::Unwanted,
+    );
     Ok(tokens(&login.await?.carries))
 }
 
@@ -207,16 +212,17 @@ async fn refresh(auth: &Auth, fields: &Fields) -> Result<Response, Problem> {
     Ok(tokens(&auth.sessions().refresh(token).await?))
 }
 
-async fn verify(auth: &Auth, fields: &Fields) -> Result<Response, Problem> {
+async fn verify(auth: &Auth, fields: &Fields, cause: &Cause) -> Result<Response, Problem> {
     let evidence = fields.evidence()?;
     let verification = auth.verification();
     // Only where an account is not made before its address is verified, its password has to be shown.
     match fields.text("password")? {
         Some(password) if auth.conceals_existence() => {
             let password = password.into();
-            verification.confirm_account(evidence, &password).await?
+            let confirmed = verification.confirm_account(evidence, &password, cause);
+            confirmed.await?
         }
-        _ => verification.verify(evidence).await?,
+        _ => verification.verify(evidence, cause).await?,
     };
     Ok(said::<200>("The e-mail address is verified."))
 }

@@ -1,4 +1,5 @@
-//! The session cookie: what it is called, how it is set and cleared, and how it is found again.
+//! The cookies of ours, one for the session and one for the device: what they are called, how they are set
+//! and cleared, and how they are found again.
 
 use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -8,24 +9,35 @@ use crate::{
     tokens::SignedToken,
 };
 
-/// The cookie's name without its prefix.
-const NAME: &str = "doorward";
+/// The session cookie's name without its prefix.
+const SESSION: &str = "doorward";
+/// The device cookie's.
+const DEVICE: &str = "doorward_device";
 /// Browsers keep none for longer (RFC 6265bis §5.5).
 const LONGEST_LIFE: Span = Span::days(400);
 
-/// How the session cookie is called and who gets it.
+/// How a cookie is called and who gets it.
 #[derive(Debug, Clone)]
-pub(super) struct SessionCookie {
+pub(super) struct OwnCookie {
     name: String,
     /// Everything but value and lifetime.
     attributes: String,
 }
 
-impl SessionCookie {
+impl OwnCookie {
     /// On https the name begins with `__Host-`: no other host can set or read it. With a domain it is
     /// `__Secure-` and every host of that domain gets it. Plain http, for development, has neither
     /// (ASVS 3.3.1, 3.3.2, 3.3.3, 3.3.4).
-    pub(super) fn new(is_https: bool, domain: &str) -> Self {
+    pub(super) fn session(is_https: bool, domain: &str) -> Self {
+        Self::named(SESSION, is_https, domain)
+    }
+
+    /// As [`Self::session`]; what is in it opens nothing, and outlives logouts.
+    pub(super) fn device(is_https: bool, domain: &str) -> Self {
+        Self::named(DEVICE, is_https, domain)
+    }
+
+    fn named(name: &str, is_https: bool, domain: &str) -> Self {
         let (prefix, secure) = match (is_https, domain) {
             (false, _) => ("", ""),
             (true, "") => ("__Host-", "; Secure"),
@@ -36,7 +48,7 @@ impl SessionCookie {
             domain => format!("; Domain={domain}"),
         };
         Self {
-            name: format!("{prefix}{NAME}"),
+            name: format!("{prefix}{name}"),
             attributes: format!("; Path=/; HttpOnly; SameSite=Lax{secure}{domain}"),
         }
     }
@@ -51,6 +63,11 @@ impl SessionCookie {
         let life = session_end.as_secs().saturating_sub(now.as_secs());
         let life = life.clamp(0, LONGEST_LIFE.as_secs());
         self.header(token.token.expose(), life)
+    }
+
+    /// The header that gives a browser a cookie for as long as browsers keep any.
+    pub(super) fn keep(&self, value: &str) -> Result<(HeaderName, HeaderValue), Problem> {
+        self.header(value, LONGEST_LIFE.as_secs())
     }
 
     /// The header that takes the cookie away: same name, same path, same attributes.
@@ -83,10 +100,14 @@ impl SessionCookie {
         Ok(value.map(|value| str::from_utf8(value).unwrap_or_default()))
     }
 
-    /// The `Cookie` header without this cookie, for whoever must not see it.
-    pub(super) fn without(&self, headers: &HeaderMap) -> Vec<u8> {
+    /// The `Cookie` header without these cookies, for whoever must not see them.
+    pub(super) fn without(own: [&Self; 2], headers: &HeaderMap) -> Vec<u8> {
+        let is_own = |pair: &[u8]| {
+            let name = name_of(pair);
+            own.iter().any(|cookie| cookie.name.as_bytes() == name)
+        };
         let rest: Vec<&[u8]> = pairs(headers)
-            .filter(|pair| !pair.is_empty() && name_of(pair) != self.name.as_bytes())
+            .filter(|pair| !pair.is_empty() && !is_own(pair))
             .collect();
         rest.join(&b"; "[..])
     }
@@ -140,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_cookie_is_found_among_others_and_only_under_its_exact_name() {
-        let cookie = SessionCookie::new(true, "");
+        let cookie = OwnCookie::session(true, "");
         let find = |lines: &[&str]| {
             let headers = headers(lines);
             let found = cookie.find(&headers).map(|value| value.map(str::to_owned));
@@ -173,10 +194,11 @@ mod tests {
 
     #[test]
     fn what_others_get_is_without_the_cookie() {
-        let cookie = SessionCookie::new(true, "");
+        let own = [&OwnCookie::session(true, ""), &OwnCookie::device(true, "")];
         for (sent, left) in [
             ("__Host-doorward=a", ""),
             ("__Host-doorward=a; x=1", "x=1"),
+            ("__Host-doorward_device=a; x=1; __Host-doorward=b", "x=1"),
             ("x=1; __Host-doorward=a", "x=1"),
             (
                 "x=1;__Host-doorward=a;y=__Host-doorward",
@@ -185,27 +207,28 @@ mod tests {
             ("x=1; __Host-doorward=a; __Host-doorward =b", "x=1"),
             ("name=José; __Host-doorward=a", "name=José"),
         ] {
-            assert_eq!(cookie.without(&headers(&[sent])), left.as_bytes(), "{sent}");
+            let without = OwnCookie::without(own, &headers(&[sent]));
+            assert_eq!(without, left.as_bytes(), "{sent}");
         }
     }
 
     /// ASVS 3.3.1, 3.3.2, 3.3.3, 3.3.4.
     #[test]
     fn cookies_are_as_narrow_as_the_address_allows() {
-        let text = |cookie: SessionCookie| {
+        let text = |cookie: OwnCookie| {
             let (_, value) = cookie.clear().expect("a header");
             value.to_str().expect("text").to_owned()
         };
         assert_eq!(
-            text(SessionCookie::new(true, "")),
+            text(OwnCookie::session(true, "")),
             "__Host-doorward=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure"
         );
         assert_eq!(
-            text(SessionCookie::new(true, "example.org")),
+            text(OwnCookie::session(true, "example.org")),
             "__Secure-doorward=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure; Domain=example.org"
         );
         assert_eq!(
-            text(SessionCookie::new(false, "")),
+            text(OwnCookie::session(false, "")),
             "doorward=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"
         );
     }

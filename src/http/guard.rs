@@ -29,6 +29,7 @@ use crate::{
     outbox::Cause,
     secret::SecretString,
     sessions::{CurrentUser, Presented},
+    throttle::DeviceProof,
 };
 
 const BEARER: &str = "bearer";
@@ -325,6 +326,31 @@ impl<'a> FromRequest<'a> for FromOwnSite {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
         let surface = &Context::of(request)?.surface;
         Ok(Self(surface.origins.check(request.headers())))
+    }
+}
+
+/// The device cookie, for logins that give cookies.
+#[derive(Debug)]
+pub(super) struct DeviceCookie(Result<Option<SecretString>, Problem>);
+
+impl DeviceCookie {
+    /// What it shows.
+    ///
+    /// # Errors
+    /// Two cookies of the name.
+    pub(super) fn proof(&self) -> Result<DeviceProof<'_>, Problem> {
+        let shown = self.0.as_ref().map_err(Clone::clone)?;
+        Ok(shown.as_ref().map_or(DeviceProof::Missing, |text| {
+            DeviceProof::Shown(text.expose())
+        }))
+    }
+}
+
+impl<'a> FromRequest<'a> for DeviceCookie {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        let surface = &Context::of(request)?.surface;
+        let found = surface.device_cookie.find(request.headers());
+        Ok(Self(found.map(|value| value.map(Into::into))))
     }
 }
 

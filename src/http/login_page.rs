@@ -14,7 +14,7 @@ use super::{
     Context,
     auth_api::login_name,
     body::malformed_form,
-    guard::Peer,
+    guard::{DeviceCookie, Peer},
     origins::Target,
     page::{escaped, page_policy},
     problem::Problem,
@@ -79,7 +79,8 @@ async fn log_in(request: Request, context: &Context) -> poem::Result<Response> {
     let Form(filled) = form.map_err(|error| malformed_form(&error))?;
     let back_to = target(context, filled.redirect.as_deref())?;
     let peer = Peer::from_request(&request, &mut body).await?;
-    match attempt(context, &filled, peer).await {
+    let device_cookie = DeviceCookie::from_request(&request, &mut body).await?;
+    match attempt(context, &filled, peer, &device_cookie).await {
         Ok(grant) => Ok(welcome(context, &grant, &back_to)?),
         Err(refused) if refused.is_server_error() => Err(refused.into()),
         Err(refused) => {
@@ -93,6 +94,7 @@ async fn attempt(
     context: &Context,
     filled: &Filled,
     peer: Peer,
+    device_cookie: &DeviceCookie,
 ) -> Result<Grant<SignedToken>, Problem> {
     let device = peer.device(None).map_err(crate::error::AuthError::from)?;
     let (name, password) = (
@@ -100,7 +102,8 @@ async fn attempt(
         filled.password.as_str().into(),
     );
     let sessions = context.auth.sessions();
-    let login = sessions.login_for_cookie(&name, &password, device);
+    let proof = device_cookie.proof()?;
+    let login = sessions.login_for_cookie(&name, &password, device, proof);
     Ok(login.await?)
 }
 
@@ -110,15 +113,13 @@ fn welcome(
     grant: &Grant<SignedToken>,
     back_to: &Target,
 ) -> Result<Response, Problem> {
-    let ends = grant.session.expires_at;
-    let cookie = context
-        .surface
-        .give_cookie(&context.auth, &grant.carries, ends);
-    let (name, value) = cookie?;
-    Ok(StatusCode::SEE_OTHER
+    let mut response = StatusCode::SEE_OTHER
         .with_header(header::LOCATION, back_to.location.as_str())
-        .with_header(name, value)
-        .into_response())
+        .into_response();
+    for (name, value) in context.surface.give_cookies(&context.auth, grant)? {
+        response.headers_mut().append(name, value);
+    }
+    Ok(response)
 }
 
 fn page(

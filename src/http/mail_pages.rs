@@ -99,10 +99,10 @@ async fn obey(page: Page, context: &Context, filled: &Filled, cause: &Cause) -> 
         Page::ForgotPassword => recovery.forgot(&filled.email, cause).await,
         Page::ResetPassword => recovery.set_password(evidence, &password, cause).await,
         Page::ConfirmRegistration => {
-            let confirmed = verification.confirm_account(evidence, &password);
+            let confirmed = verification.confirm_account(evidence, &password, cause);
             confirmed.await.map(drop)
         }
-        _ => verification.verify(evidence).await.map(drop),
+        _ => verification.verify(evidence, cause).await.map(drop),
     }
 }
 

@@ -227,7 +227,13 @@ impl MeApi {
         let ChangeEmailRequest { email, password } = body.0;
         let verification = self.auth.verification();
         verification
-            .begin_change(caller.user.id, &email, &password.0.into(), &caused.0)
+            .begin_change(
+                caller.user.id,
+                caller.session_id,
+                &email,
+                &password.0.into(),
+                &caused.0,
+            )
             .await?;
         Ok(Answer(Accepted::default()))
     }
@@ -269,7 +275,7 @@ impl MeApi {
     ) -> Result<Done, Fails<{ GUARDED | BODY | FORBIDDEN | CONFLICT }>> {
         self.auth
             .accounts()
-            .deactivate_self(caller.user.id, &body.0.password.0.into())
+            .deactivate_self(caller.user.id, caller.session_id, &body.0.password.0.into())
             .await?;
         Ok(Done)
     }

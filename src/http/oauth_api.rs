@@ -32,6 +32,7 @@ use crate::{
     error::AuthError,
     secret::SecretString,
     sessions::{IntrospectedToken, Introspection, TokenPair},
+    throttle::DeviceProof,
     username::Username,
 };
 
@@ -293,6 +294,8 @@ enum OAuth<T, const CLIENTS: bool = true> {
         error: &'static str,
         code: &'static str,
         description: String,
+        /// What the answer says in its headers besides.
+        limited: Option<Problem>,
     },
 }
 
@@ -303,6 +306,7 @@ impl<T, const CLIENTS: bool> OAuth<T, CLIENTS> {
             error: "invalid_request",
             code: "invalid_request",
             description: description.to_owned(),
+            limited: None,
         }
     }
 
@@ -314,6 +318,7 @@ impl<T, const CLIENTS: bool> OAuth<T, CLIENTS> {
             error: "invalid_client",
             code: "invalid_client",
             description: description.to_owned(),
+            limited: None,
         }
     }
 
@@ -324,25 +329,33 @@ impl<T, const CLIENTS: bool> OAuth<T, CLIENTS> {
             return Err(problem);
         }
         problem.log();
+        // `invalid_grant` would make clients throw away what is good.
+        let (status, error) = if problem.is_limited() {
+            (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable")
+        } else {
+            (StatusCode::BAD_REQUEST, "invalid_grant")
+        };
         Ok(Self::Refused {
-            status: StatusCode::BAD_REQUEST,
-            error: "invalid_grant",
+            status,
+            error,
             code: problem.code(),
             description: problem.detail().to_owned(),
+            limited: Some(problem).filter(Problem::is_limited),
         })
     }
 }
 
 impl<T: ToJSON + Send, const CLIENTS: bool> IntoResponse for OAuth<T, CLIENTS> {
     fn into_response(self) -> Response {
-        let (status, error, code, description) = match self {
+        let (status, error, code, description, limited) = match self {
             Self::Done(answer) => return Answer::<200, T>(answer).into_response(),
             Self::Refused {
                 status,
                 error,
                 code,
                 description,
-            } => (status, error, code, description),
+                limited,
+            } => (status, error, code, description, limited),
         };
         let body = ErrorBody {
             error: error.to_owned(),
@@ -351,6 +364,9 @@ impl<T: ToJSON + Send, const CLIENTS: bool> IntoResponse for OAuth<T, CLIENTS> {
         };
         let mut response = Answer::<200, ErrorBody>(body).into_response();
         response.set_status(status);
+        if let Some(problem) = limited {
+            problem.apply_to(&mut response);
+        }
         if status == StatusCode::UNAUTHORIZED {
             let basic = HeaderValue::from_static("Basic realm=\"doorward\"");
             response
@@ -395,6 +411,9 @@ impl<T: ToJSON + Send, const CLIENTS: bool> ApiResponse for OAuth<T, CLIENTS> {
         if CLIENTS {
             let description = "The client's id or secret is wrong or missing.";
             meta.responses.push(documented_error(401, description));
+        } else {
+            let description = "Asked for too often; `Retry-After` says when to ask again.";
+            meta.responses.push(documented_error(429, description));
         }
         meta.responses.extend(others);
         meta
@@ -538,6 +557,7 @@ impl OAuthApi {
                     } else {
                         "`grant_type` is `refresh_token` here.".to_owned()
                     },
+                    limited: None,
                 });
             }
         };
@@ -618,7 +638,9 @@ impl OAuthApi {
         let device = peer.device(None)?;
         let name = login_name(name);
         let sessions = self.auth.sessions();
-        let grant = sessions.login(&name, &password, device).await?;
+        let grant = sessions
+            .login(&name, &password, device, DeviceProof::Unwanted)
+            .await?;
         Ok(grant.carries)
     }
 

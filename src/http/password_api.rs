@@ -9,7 +9,7 @@ use super::{
     Tag,
     body::JsonBody,
     guard::Caused,
-    problem::{ANY, Answer, BODY, CONFLICT, Done, Fails, INVALID},
+    problem::{ANY, Answer, BODY, CONFLICT, Done, Fails, INVALID, LIMITED},
     verification_api::{Accepted, AddressRequest, evidence},
 };
 use crate::auth::Auth;
@@ -56,7 +56,7 @@ impl PasswordApi {
         &self,
         caused: Caused,
         body: JsonBody<AddressRequest>,
-    ) -> Result<Answer<202, Accepted>, Fails<{ BODY | CONFLICT | INVALID | ANY }>> {
+    ) -> Result<Answer<202, Accepted>, Fails<{ BODY | CONFLICT | INVALID | LIMITED | ANY }>> {
         let recovery = self.0.recovery();
         recovery.forgot(&body.0.email, &caused.0).await?;
         Ok(Answer(Accepted::default()))
@@ -76,7 +76,7 @@ impl PasswordApi {
         &self,
         caused: Caused,
         body: JsonBody<ResetRequest>,
-    ) -> Result<Done, Fails<{ BODY | INVALID | ANY }>> {
+    ) -> Result<Done, Fails<{ BODY | INVALID | LIMITED | ANY }>> {
         let ResetRequest {
             token,
             email,

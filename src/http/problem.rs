@@ -16,8 +16,9 @@ use poem_openapi::{
 };
 
 use crate::{
+    clock::Span,
     error::{AuthError, FieldError},
-    model::session::CloseReason,
+    model::{quota::LimitName, session::CloseReason},
     store::StoreError,
 };
 
@@ -36,6 +37,8 @@ struct Facts {
     title: &'static str,
     detail: String,
     errors: Vec<FieldError>,
+    /// The limit that was reached.
+    limit: Option<&'static str>,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What the log says; never sent.
     cause: Option<String>,
@@ -57,6 +60,7 @@ impl Problem {
             title,
             detail,
             errors: Vec::new(),
+            limit: None,
             headers: Vec::new(),
             cause: None,
         }))
@@ -104,6 +108,11 @@ impl Problem {
         self.0.status == StatusCode::UNAUTHORIZED
     }
 
+    /// Whether something was asked for too often.
+    pub(super) fn is_limited(&self) -> bool {
+        self.0.limit.is_some()
+    }
+
     /// Whether the fault is not the client's.
     pub(super) fn is_server_error(&self) -> bool {
         self.0.status.is_server_error()
@@ -123,6 +132,17 @@ impl Problem {
     pub(super) fn unavailable(code: &'static str, title: &'static str, detail: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail)
             .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
+    }
+
+    /// Asked for too often (RFC 6585 §4); says which limit and, in whole seconds, when to ask again.
+    fn limited(limit: LimitName, after: Span) -> Self {
+        let secs = (after.as_millis().max(1) + 999) / 1000;
+        let detail = format!("Too often; try again in {}.", Span::secs(secs));
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut problem = Self::new(status, "rate_limited", "Too many requests", detail)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(secs));
+        problem.0.limit = Some(limit.as_str());
+        problem
     }
 
     pub(super) fn internal(cause: impl Into<String>) -> Self {
@@ -158,6 +178,7 @@ impl Problem {
             detail: self.0.detail.clone(),
             code: self.0.code.to_owned(),
             request_id: request_id.to_string(),
+            limit: self.0.limit.map(str::to_owned),
             errors: (!self.0.errors.is_empty())
                 .then(|| self.0.errors.iter().map(ProblemField::from).collect()),
         };
@@ -347,6 +368,7 @@ impl From<AuthError> for Problem {
                 "link_invalid",
                 "The link is unknown, used or past its time; ask for a new one.",
             ),
+            E::RateLimited { limit, after } => Self::limited(limit, after),
             E::Overloaded(_) => Self::unavailable(
                 "overloaded",
                 "Overloaded",
@@ -430,6 +452,9 @@ struct ProblemBody {
     code: String,
     /// Names this request in the server's log.
     request_id: String,
+    /// Which limit was reached, with `rate_limited`.
+    #[oai(skip_serializing_if_is_none)]
+    limit: Option<String>,
     /// Each field that breaks a rule.
     #[oai(skip_serializing_if_is_none)]
     errors: Option<Vec<ProblemField>>,
@@ -444,6 +469,7 @@ impl Example for ProblemBody {
             detail: "This session was ended by its user.".to_owned(),
             code: "logged_out".to_owned(),
             request_id: "01a1fd04-daa0-7fc6-825b-c441f21891f1".to_owned(),
+            limit: None,
             errors: None,
         }
     }
@@ -485,8 +511,10 @@ pub(super) const INVALID: u32 = 1 << 6;
 /// What any operation can answer: 400 and 413, because the edge looks at queries and bodies before
 /// anybody else does; 500 and 503, when we failed or the database is away.
 pub(super) const ANY: u32 = 1 << 7;
+/// 429: asked for too often.
+pub(super) const LIMITED: u32 = 1 << 8;
 /// What any protected operation can answer.
-pub(super) const GUARDED: u32 = UNAUTHORIZED | ANY;
+pub(super) const GUARDED: u32 = UNAUTHORIZED | LIMITED | ANY;
 /// What any administrator's operation can answer.
 pub(super) const ADMIN: u32 = GUARDED | FORBIDDEN;
 
@@ -529,6 +557,11 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
                 "The body is not of the content type that is asked for.",
             ),
             (INVALID, 422, "A field breaks a rule; `errors` names each."),
+            (
+                LIMITED,
+                429,
+                "Asked for too often; `limit` says what, and `Retry-After` when to ask again.",
+            ),
             (ANY, 500, "The server failed."),
             (
                 ANY,
@@ -564,7 +597,7 @@ pub(super) fn documented_headers(status: u16) -> Vec<MetaHeader> {
             "WWW-Authenticate",
             "The challenge (RFC 9110 §11.6.1, RFC 6750 §3).",
         ),
-        503 => ("Retry-After", "Seconds after which to ask again."),
+        429 | 503 => ("Retry-After", "Seconds after which to ask again."),
         _ => return vec![],
     };
     vec![MetaHeader {

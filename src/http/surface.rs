@@ -12,11 +12,16 @@ use url::Url;
 use super::{
     ApiOptions,
     client_ip::{client_ip, peer_is_trusted},
-    cookie::SessionCookie,
+    cookie::OwnCookie,
     origins::{Origins, Target},
     problem::Problem,
 };
-use crate::{auth::Auth, clock::Timestamp, sessions::CurrentUser, tokens::SignedToken};
+use crate::{
+    auth::Auth,
+    clock::Timestamp,
+    sessions::{CurrentUser, Grant},
+    tokens::SignedToken,
+};
 
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -25,7 +30,8 @@ pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-
 pub(super) struct Surface {
     pub(super) options: ApiOptions,
     pub(super) is_https: bool,
-    pub(super) cookie: SessionCookie,
+    pub(super) cookie: OwnCookie,
+    pub(super) device_cookie: OwnCookie,
     pub(super) origins: Origins,
 }
 
@@ -39,7 +45,8 @@ impl Surface {
         );
         Arc::new(Self {
             is_https,
-            cookie: SessionCookie::new(is_https, &options.cookie_domain),
+            cookie: OwnCookie::session(is_https, &options.cookie_domain),
+            device_cookie: OwnCookie::device(is_https, &options.cookie_domain),
             origins,
             options: options.clone(),
         })
@@ -53,6 +60,20 @@ impl Surface {
         session_end: Timestamp,
     ) -> Result<(HeaderName, HeaderValue), Problem> {
         self.cookie.set(token, session_end, auth.now())
+    }
+
+    /// The headers that give a browser its session cookie, and the other by which its device is known again.
+    pub(super) fn give_cookies(
+        &self,
+        auth: &Auth,
+        grant: &Grant<SignedToken>,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
+        let ends = grant.session.expires_at;
+        let mut cookies = vec![self.give_cookie(auth, &grant.carries, ends)?];
+        if let Some(device) = &grant.device {
+            cookies.push(self.device_cookie.keep(device.secret.expose())?);
+        }
+        Ok(cookies)
     }
 
     /// The header that gives a caller another cookie in place of the one that it has, if it has one.

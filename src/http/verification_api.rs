@@ -10,7 +10,7 @@ use super::{
     body::JsonBody,
     dto::UserDto,
     guard::Caused,
-    problem::{ANY, Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, INVALID},
+    problem::{ANY, Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, INVALID, LIMITED},
 };
 use crate::{
     auth::Auth,
@@ -145,11 +145,12 @@ impl VerificationApi {
     #[oai(path = "/email/verify", method = "post", operation_id = "verify_email")]
     async fn verify(
         &self,
+        caused: Caused,
         body: JsonBody<VerifyRequest>,
-    ) -> Result<Done, Fails<{ BODY | INVALID | ANY }>> {
+    ) -> Result<Done, Fails<{ BODY | INVALID | LIMITED | ANY }>> {
         let VerifyRequest { token, email, code } = &body.0;
         let evidence = evidence(token.as_deref(), email.as_deref(), code.as_deref())?;
-        self.0.verification().verify(evidence).await?;
+        self.0.verification().verify(evidence, &caused.0).await?;
         Ok(Done)
     }
 
@@ -166,7 +167,7 @@ impl VerificationApi {
         &self,
         caused: Caused,
         body: JsonBody<AddressRequest>,
-    ) -> Result<Answer<202, Accepted>, Fails<{ BODY | CONFLICT | INVALID | ANY }>> {
+    ) -> Result<Answer<202, Accepted>, Fails<{ BODY | CONFLICT | INVALID | LIMITED | ANY }>> {
         let verification = self.0.verification();
         verification.resend(&body.0.email, &caused.0).await?;
         Ok(Answer(Accepted::default()))
@@ -183,8 +184,12 @@ impl VerificationApi {
     )]
     async fn confirm_registration(
         &self,
+        caused: Caused,
         body: JsonBody<ConfirmRequest>,
-    ) -> Result<Answer<201, UserDto>, Fails<{ BODY | FORBIDDEN | CONFLICT | INVALID | ANY }>> {
+    ) -> Result<
+        Answer<201, UserDto>,
+        Fails<{ BODY | FORBIDDEN | CONFLICT | INVALID | LIMITED | ANY }>,
+    > {
         let ConfirmRequest {
             token,
             email,
@@ -194,7 +199,8 @@ impl VerificationApi {
         let evidence = evidence(token.as_deref(), email.as_deref(), code.as_deref())?;
         let password = password.0.as_str().into();
         let verification = self.0.verification();
-        let user = verification.confirm_account(evidence, &password).await?;
+        let confirmed = verification.confirm_account(evidence, &password, &caused.0);
+        let user = confirmed.await?;
         Ok(Answer((&user).into()))
     }
 
@@ -211,7 +217,7 @@ impl VerificationApi {
         &self,
         caused: Caused,
         body: JsonBody<LinkRequest>,
-    ) -> Result<Done, Fails<{ BODY | CONFLICT | ANY }>> {
+    ) -> Result<Done, Fails<{ BODY | CONFLICT | LIMITED | ANY }>> {
         let verification = self.0.verification();
         verification
             .confirm_change(&body.0.token, &caused.0)
@@ -228,7 +234,7 @@ impl VerificationApi {
         &self,
         caused: Caused,
         body: JsonBody<LinkRequest>,
-    ) -> Result<Done, Fails<{ BODY | ANY }>> {
+    ) -> Result<Done, Fails<{ BODY | LIMITED | ANY }>> {
         self.0.recovery().disown(&body.0.token, &caused.0).await?;
         Ok(Done)
     }

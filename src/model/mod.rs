@@ -2,8 +2,10 @@
 
 pub mod account;
 pub mod client;
+pub mod device;
 pub mod field;
 pub mod mail;
+pub mod quota;
 pub mod role;
 pub mod session;
 pub mod token;

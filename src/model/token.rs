@@ -56,7 +56,7 @@ impl LinkSecret {
 }
 
 /// The stored form of a random secret. Prints `***`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SecretHash([u8; 32]);
 
 impl SecretHash {

@@ -20,11 +20,12 @@ impl Sessions {
     /// seen. After that it is taken for a copy, and the session ends.
     ///
     /// # Errors
-    /// [`AuthError::TokenInvalid`]; [`AuthError::SessionEnded`], with
+    /// [`AuthError::TokenInvalid`]; [`AuthError::RateLimited`]; [`AuthError::SessionEnded`], with
     /// [`CloseReason::RefreshReused`] for a copy; [`AuthError::SessionUnknown`];
     /// [`AuthError::Store`] when it cannot be decided: then the same token may be sent again.
     pub async fn refresh(&self, token: &str) -> AuthResult<TokenPair> {
         let presented = self.tokens.read_refresh(token)?;
+        self.throttle.refresh(presented.session()).await?;
         let successor = self.tokens.successor(&presented)?;
         let rotation = RotateRefresh {
             user: presented.user(),

@@ -30,7 +30,9 @@ use crate::{
     ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        device::NewDevice,
         mail::{Letter, LetterKind, LetterState, NewLetter, Settlement},
+        quota::{Draw, Refusal},
         role::{FixedRoles, RoleDefinition, StoredRole},
         session::{CloseReason, Device, IdleRule, NewSession, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
@@ -293,6 +295,15 @@ pub struct RotateRefresh {
     pub idle: IdleRule,
 }
 
+/// Outcome of [`Store::take`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// Taken.
+    Admitted,
+    /// Refused; nothing was written.
+    Refused(Refusal),
+}
+
 /// Which users to list.
 #[derive(Debug, Clone, Default)]
 pub struct UserFilter {
@@ -336,17 +347,23 @@ pub enum Leftover {
     /// Active accounts without roles whose address was never verified, by their
     /// [`provisional_until`](NewUser::provisional_until); with everything that is theirs.
     Accounts,
+    /// Counters of limits, by the time from which they count for nothing.
+    Counters,
+    /// Known devices, by the time until which they were known.
+    Devices,
 }
 
 impl Leftover {
     /// Every kind, in the order in which they can be removed.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Sessions,
         Self::Letters,
         Self::OneTimeSecrets,
         Self::Registrations,
         Self::KeptAddresses,
         Self::Accounts,
+        Self::Counters,
+        Self::Devices,
     ];
 }
 
@@ -728,6 +745,41 @@ pub trait Store: Send + Sync + 'static {
         until: Timestamp,
         now: Timestamp,
     ) -> StoreResult<bool>;
+
+    /// Takes permits from a bucket, and counts a failure in advance if the draw says so: as
+    /// [`Draw::judge`] decides. What is refused for sure is refused by an unlocked read.
+    ///
+    /// Of any number of concurrent calls with one key, on whatever nodes, no more are `Admitted` than one
+    /// after the other would be.
+    async fn take(&self, draw: &Draw, now: Timestamp) -> StoreResult<Take>;
+
+    /// Forgets what was counted under these keys. A draw at the same time counts or does not.
+    async fn clear_counters(&self, keys: &[SecretHash]) -> StoreResult<()>;
+
+    /// Forgets everything that was counted for an account ([`Draw::account`]).
+    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()>;
+
+    /// Stores a device of a user, of which there are `most` afterwards at the most: those that never came
+    /// back are forgotten first, then the longest unused. Nothing is stored for a user who is gone.
+    async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()>;
+
+    /// Whose device this is; `None` for one that is unknown or past its time.
+    async fn device_owner(
+        &self,
+        device: &SecretHash,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>>;
+
+    /// Notes that a device was used, never backwards.
+    async fn touch_device(
+        &self,
+        device: &SecretHash,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<()>;
+
+    /// Forgets all devices of a user.
+    async fn forget_devices(&self, user: UserId) -> StoreResult<()>;
 }
 
 /// The schema changes of a database, applied in order of their numbers.

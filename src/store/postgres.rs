@@ -114,11 +114,14 @@ impl PostgresStore {
         drop(first.map_err(|e| StoreError::Unavailable(e.to_string()))?);
         let main = pool(&connector, settings.max_connections.max(2), acquire).await?;
         let hot = pool(&connector, HOT_CONNECTIONS, acquire).await?;
+        let counting = pool(&connector, settings.limiter_connections.max(1), acquire).await?;
         // The server's own timeout comes first and says more.
         let deadline = settings.statement_timeout.to_duration() + Duration::from_secs(1);
         Ok(Self {
             writers: main.clone(),
             readers: main,
+            counting: counting.clone(),
+            reading_counters: counting,
             hot: Hot::new(hot, deadline),
         })
     }
@@ -367,6 +370,8 @@ mod addresses;
 mod contract;
 #[path = "sql/faults.rs"]
 mod faults;
+#[path = "sql/limits.rs"]
+mod limits;
 #[path = "sql/migrate.rs"]
 mod migrate;
 #[path = "sql/outbox.rs"]

@@ -96,6 +96,13 @@ impl DatabaseSettings {
                         "set it to 10",
                     ));
                 }
+                if !(1..=100).contains(&self.postgres.limiter_connections) {
+                    return Err(BadSetting::new(
+                        "database.postgres.limiter_connections",
+                        format!("{} is outside 1 to 100", self.postgres.limiter_connections),
+                        "set it to 4",
+                    ));
+                }
                 Ok(())
             }
             Backend::Mongodb => {
@@ -217,8 +224,10 @@ pub struct PostgresSettings {
     pub url: SecretString,
     /// A file that holds the URL instead.
     pub url_file: String,
-    /// Connections for everything but session lookups, which have four of their own. Default 10.
+    /// Connections for everything but session lookups, which have four of their own, and limits. Default 10.
     pub max_connections: u32,
+    /// Connections for counting limits, so that a storm of logins keeps nothing else waiting. Default 4.
+    pub limiter_connections: u32,
     /// How long to wait for a connection. Default 2s.
     pub acquire_timeout: Span,
     /// How long a statement may take; all that one request asks may take a second longer. Default 5s.
@@ -231,6 +240,7 @@ impl Default for PostgresSettings {
             url: SecretString::default(),
             url_file: String::new(),
             max_connections: 10,
+            limiter_connections: 4,
             acquire_timeout: Span::secs(2),
             statement_timeout: Span::secs(5),
         }

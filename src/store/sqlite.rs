@@ -85,6 +85,8 @@ impl SqliteStore {
         let writers = pool(&opener, 1, BUSY).await?;
         let readers = pool(&opener, READERS, Duration::from_secs(2)).await?;
         Ok(Self {
+            counting: writers.clone(),
+            reading_counters: readers.clone(),
             writers,
             readers,
             hot,
@@ -264,6 +266,8 @@ mod addresses;
 mod contract;
 #[path = "sql/faults.rs"]
 mod faults;
+#[path = "sql/limits.rs"]
+mod limits;
 #[path = "sql/migrate.rs"]
 mod migrate;
 #[path = "sql/outbox.rs"]

@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, jwk::Jwk};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Claims, TokenKind, mailed::MailKey, ratchet::RefreshKey};
+use super::{Claims, TokenKind, counted::CounterKey, mailed::MailKey, ratchet::RefreshKey};
 use crate::{
     clock::Timestamp,
     entropy::{Entropy, random_bytes},
@@ -279,6 +279,7 @@ struct Key {
     decoding: DecodingKey,
     refresh: RefreshKey,
     mail: MailKey,
+    counters: CounterKey,
 }
 
 impl Key {
@@ -388,6 +389,14 @@ impl KeyRing {
         self.keys.iter().map(|key| &key.mail)
     }
 
+    /// What counters are filed under: derived from the oldest key, so that it stays when others are added.
+    pub(super) fn counter_key(&self) -> AuthResult<&CounterKey> {
+        let oldest = self.keys.iter().min_by_key(|key| key.sign_from);
+        oldest
+            .map(|key| &key.counters)
+            .ok_or_else(|| AuthError::Internal("there is no key".into()))
+    }
+
     pub(super) fn sign(
         &self,
         kind: TokenKind,
@@ -448,6 +457,7 @@ fn open(stored: &StoredKey) -> Result<(Key, Option<Value>), &'static str> {
     };
     let refresh = RefreshKey::derive(&bytes).map_err(|_| "cannot be derived from")?;
     let mail = MailKey::derive(&bytes).map_err(|_| "cannot be derived from")?;
+    let counters = CounterKey::derive(&bytes).map_err(|_| "cannot be derived from")?;
     Ok((
         Key {
             alg: stored.alg,
@@ -459,6 +469,7 @@ fn open(stored: &StoredKey) -> Result<(Key, Option<Value>), &'static str> {
             decoding,
             refresh,
             mail,
+            counters,
         },
         jwk,
     ))

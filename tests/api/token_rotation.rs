@@ -6,6 +6,7 @@ use doorward::{
     clock::{ManualClock, Span, Timestamp},
     entropy::SystemEntropy,
     ids::LetterId,
+    model::token::SecretHash,
     tokens::{KeyAlgorithm, KeyRing, Tokens, keys::KeyFile},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::Jwk};
@@ -185,4 +186,28 @@ fn a_letter_outlives_the_key_of_its_time() {
     let after = secrets(&file);
     assert_ne!(before, after);
     assert_eq!(after, secrets(&file), "the same at every attempt");
+}
+
+/// Under which key a counter is filed, with this ring.
+fn counted_with(keys: &KeyFile) -> SecretHash {
+    let ring = KeyRing::from_file(keys).expect("a ring");
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(0)));
+    let tokens = Tokens::new(ring, "doorward", "doorward", clock, Arc::new(SystemEntropy));
+    tokens.counted("login", b"ann").expect("a key")
+}
+
+#[test]
+fn a_new_key_forgets_no_failed_login_as_long_as_the_oldest_stays() {
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    let mut keys = KeyFile::default();
+    let mut add = |after| {
+        let added = keys.add(KeyAlgorithm::Hs256, now, now.plus(after), &SystemEntropy);
+        added.expect("added");
+        keys.clone()
+    };
+    let (old, both) = (add(Span::secs(0)), add(Span::minutes(10)));
+    assert_eq!(counted_with(&old), counted_with(&both));
+    let mut retired = both;
+    retired.keys.remove(0);
+    assert_ne!(counted_with(&old), counted_with(&retired));
 }

@@ -9,10 +9,11 @@ use doorward::{
     Auth,
     accounts::AccountPolicy,
     admin::AdminPolicy,
-    clock::{Clock, ManualClock, Timestamp},
+    clock::{Clock, ManualClock, Span, Timestamp},
     http::ApiOptions,
     model::{
         account::{AttributeRules, NewAccount},
+        quota::Limit,
         role::FixedRoles,
         user::Roles,
     },
@@ -21,6 +22,7 @@ use doorward::{
     secret::SecretString,
     sessions::SessionPolicy,
     store::Store,
+    throttle::settings::LimitSettings,
     tokens::KeyRing,
 };
 use poem::{
@@ -60,6 +62,8 @@ pub struct Setup {
     pub accounts: AccountPolicy,
     pub roles: FixedRoles,
     pub admin: AdminPolicy,
+    /// Limits that nobody reaches, unless a test is about them.
+    pub limits: LimitSettings,
     /// What carries letters; nothing, unless a test is about them.
     pub post: Option<Post>,
     pub keys: Arc<dyn Fn() -> KeyRing + Send + Sync>,
@@ -77,10 +81,34 @@ impl Default for Setup {
             accounts: AccountPolicy::default(),
             roles: FixedRoles::default(),
             admin: AdminPolicy::default(),
+            limits: generous(),
             post: None,
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
             api: ApiOptions::default(),
         }
+    }
+}
+
+/// Limits that count and refuse nobody.
+fn generous() -> LimitSettings {
+    let much = Limit::of(100_000, Span::minutes(10));
+    LimitSettings {
+        login_account: much,
+        login_address: much,
+        register_address: much,
+        forgot_address: much,
+        forgot_target: much,
+        resend_address: much,
+        resend_target: much,
+        code_address: much,
+        refresh_session: much,
+        password_check: much,
+        requests: much,
+        requests_free: u32::MAX,
+        node_address: much,
+        failures_before_delay: 100_000,
+        failures_stop: 100_000,
+        ..LimitSettings::default()
     }
 }
 
@@ -222,6 +250,7 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         .accounts(setup.accounts.clone())
         .roles(setup.roles.clone())
         .admin(setup.admin.clone())
+        .limits(setup.limits.clone())
         .clock(clock);
     let builder = match &setup.post {
         Some(post) => builder.mail(post.clone()),

@@ -132,13 +132,16 @@ impl Browser {
     }
 }
 
-/// The one `Set-Cookie` of an answer, if there is one.
+/// The one `Set-Cookie` of an answer, if there is one, besides that by which a device is known again.
 #[track_caller]
 pub fn set_cookie(headers: &HeaderMap) -> Option<&str> {
-    let mut all = headers.get_all("set-cookie").iter();
+    let all = headers.get_all("set-cookie").iter();
+    let mut all = all
+        .map(|set| set.to_str().expect("text"))
+        .filter(|set| !set.contains("doorward_device="));
     let first = all.next()?;
     assert!(all.next().is_none(), "one cookie");
-    Some(first.to_str().expect("text"))
+    Some(first)
 }
 
 impl App {

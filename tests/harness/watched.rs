@@ -14,7 +14,9 @@ use doorward::{
     ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        device::NewDevice,
         mail::{Letter, NewLetter, Settlement},
+        quota::Draw,
         role::{FixedRoles, RoleDefinition, StoredRole},
         session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
@@ -24,7 +26,7 @@ use doorward::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
         DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
         PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
-        StoreResult, UpdateUser, UserFilter,
+        StoreError, StoreResult, Take, UpdateUser, UserFilter,
     },
 };
 use tokio::sync::Semaphore;
@@ -39,6 +41,7 @@ pub struct WatchedStore {
     by_method: Mutex<BTreeMap<&'static str, usize>>,
     holds: Mutex<Vec<Hold>>,
     panics: Mutex<Vec<&'static str>>,
+    failing: Mutex<Vec<&'static str>>,
 }
 
 /// When a call is held.
@@ -94,6 +97,7 @@ impl WatchedStore {
             by_method: Mutex::default(),
             holds: Mutex::default(),
             panics: Mutex::default(),
+            failing: Mutex::default(),
         }
     }
 
@@ -142,6 +146,18 @@ impl WatchedStore {
             drop(panics);
             panic!("{method} was told to panic");
         }
+    }
+
+    /// Lets every call of a method fail from now on, as if the database were away for it. So far only `take`
+    /// can be told to.
+    pub fn fail_at(&self, method: &'static str) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.push(method);
+    }
+
+    fn fails(&self, method: &str) -> bool {
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.contains(&method)
     }
 
     fn hold(&self, method: &'static str, moment: Moment) -> Gate {
@@ -527,5 +543,45 @@ impl Store for WatchedStore {
         now: Timestamp,
     ) -> StoreResult<bool> {
         watch!(self.take_lease(name, holder, until, now))
+    }
+
+    async fn take(&self, draw: &Draw, now: Timestamp) -> StoreResult<Take> {
+        if self.fails("take") {
+            return Err(StoreError::Unavailable("told to fail".into()));
+        }
+        watch!(self.take(draw, now))
+    }
+
+    async fn clear_counters(&self, keys: &[SecretHash]) -> StoreResult<()> {
+        watch!(self.clear_counters(keys))
+    }
+
+    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()> {
+        watch!(self.clear_account(account))
+    }
+
+    async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()> {
+        watch!(self.add_device(device, most))
+    }
+
+    async fn device_owner(
+        &self,
+        device: &SecretHash,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>> {
+        watch!(self.device_owner(device, now))
+    }
+
+    async fn touch_device(
+        &self,
+        device: &SecretHash,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        watch!(self.touch_device(device, expires_at, now))
+    }
+
+    async fn forget_devices(&self, user: UserId) -> StoreResult<()> {
+        watch!(self.forget_devices(user))
     }
 }

@@ -233,12 +233,14 @@ PYTHON
 start_mongod() {
     local data="$SERVERS_DIR/mongodb" port
     say "starting MongoDB"
-    # Dropped databases leave the disk at once, and what a killed client left open is soon given up.
+    # Dropped databases leave the disk at once, and what a killed client left open is soon given up. The
+    # tests move their clock themselves: nothing is to end by the server's.
     mkdir -p "$data/data"
     port="$(free_port)"
     "$DOORWARD_TEST_MONGOD" --replSet rs0 --bind_ip 127.0.0.1 --port "$port" --dbpath "$data/data" \
         --nounixsocket --wiredTigerCacheSizeGB 0.25 --logpath "$data/server.log" \
         --setParameter minSnapshotHistoryWindowInSeconds=0 \
+        --setParameter ttlMonitorEnabled=false \
         --setParameter transactionLifetimeLimitSeconds=10 \
         --pidfilepath "$data/pid" --fork >"$SERVERS_DIR/mongod.out" 2>&1 \
         || fail "MongoDB did not start: $(tail -n 3 "$SERVERS_DIR/mongod.out")"

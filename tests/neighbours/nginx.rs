@@ -4,9 +4,11 @@
 use std::{collections::BTreeMap, process::Stdio, sync::Arc};
 
 use doorward::{
-    clock::ManualClock,
+    clock::{ManualClock, Span},
     http::ApiOptions,
+    model::quota::Limit,
     store::{Store, open::open, settings::Backend},
+    throttle::settings::LimitSettings,
 };
 use poem::{
     Request, Server, handler,
@@ -62,6 +64,10 @@ impl Drop for Site {
 
 impl Site {
     async fn start(store: Arc<dyn Store>) -> Self {
+        Self::limited(store, Setup::default().limits).await
+    }
+
+    async fn limited(store: Arc<dyn Store>, limits: LimitSettings) -> Self {
         let port = free_port();
         let url = format!("http://localhost:{port}");
         let mut setup = Setup {
@@ -70,6 +76,7 @@ impl Site {
                 trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
                 ..ApiOptions::default()
             },
+            limits,
             ..Setup::default()
         };
         setup.sessions.max_per_user = 5;
@@ -349,6 +356,25 @@ async fn without_a_decision_nobody_passes_and_nobody_is_logged_out() {
     }
     server.start_again().await;
     crate::harness::until("it answers", async || ann.get("/notes").await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_too_often_is_told_when_to_come_back() {
+    let database = Database::fresh(Backend::Sqlite).await;
+    let limits = LimitSettings {
+        requests: Limit::of(2, Span::secs(100)),
+        requests_free: 1,
+        requests_block: 1,
+        ..Setup::default().limits
+    };
+    let site = Site::limited(database.open().await, limits).await;
+    let ann = site.user("ann@example.org").await;
+    for _ in 0..3 {
+        ann.get("/notes").await.expect(200);
+    }
+    let refused = ann.get("/notes").await;
+    assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
+    assert_eq!(refused.header("retry-after"), Some("50"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ mod changing_users;
 mod codes;
 mod ending_sessions;
 mod letters;
+mod limits;
 mod listing_users;
 mod looking_up;
 mod mailed_secrets;

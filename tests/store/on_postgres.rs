@@ -1,10 +1,19 @@
 //! What only PostgreSQL can do wrong.
 
-use doorward::store::{Seen, StoreError, open::open};
+use doorward::{
+    clock::Span,
+    model::{
+        quota::{Draw, Quota},
+        token::SecretHash,
+    },
+    store::{Seen, StoreError, Take, open::open},
+};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::sample::{NOW, add_user, at, attributes, open_one, user, view};
 use crate::harness::{
+    PATIENCE,
     backend::{Backend, Database},
     servers::{Certificate, PrivateServer},
     until,
@@ -95,6 +104,55 @@ async fn a_flush_waits_only_for_the_session_that_is_held() {
     holder.batch_execute("COMMIT").await.expect("let go");
     flush.await.expect("no panic").expect("noted");
     assert_eq!(last_seen(&seen[1]).await, at(5));
+}
+
+/// ASVS 15.4.4: a sure refusal waits for no lock, and a storm on one counter keeps nothing else waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_on_one_counter_has_connections_of_its_own() {
+    let database = Database::fresh(Backend::Postgres).await;
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let draw = |key| Draw {
+        key: SecretHash::of(key),
+        account: None,
+        quota: Some(Quota::new(2, Span::minutes(15))),
+        permits: 1,
+        failures: None,
+    };
+    for key in ["full", "full", "open"] {
+        let taken = store.take(&draw(key), NOW).await.expect("an answer");
+        assert_eq!(taken, Take::Admitted);
+    }
+    let url = database.settings().postgres.url.expose();
+    let (holder, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .expect("connected");
+    tokio::spawn(connection);
+    let by_hand = "BEGIN; SELECT 1 FROM rate_limits FOR UPDATE";
+    holder.batch_execute(by_hand).await.expect("held");
+
+    let refused = timeout(PATIENCE, store.take(&draw("full"), NOW)).await;
+    let refused = refused.expect("no waiting").expect("an answer");
+    assert!(matches!(refused, Take::Refused(_)), "{refused:?}");
+    let draws: Vec<_> = (0..200)
+        .map(|_| {
+            let (store, draw) = (std::sync::Arc::clone(&store), draw("open"));
+            tokio::spawn(async move { store.take(&draw, NOW).await.expect("an answer") })
+        })
+        .collect();
+    for _ in 0..20 {
+        let found = timeout(PATIENCE, store.user(ann)).await;
+        found.expect("no waiting").expect("an answer");
+        let opened = timeout(PATIENCE, open_one(&*store, ann, NOW)).await;
+        opened.expect("no waiting");
+    }
+    assert!(draws.iter().all(|one| !one.is_finished()));
+    holder.batch_execute("COMMIT").await.expect("let go");
+    let mut admitted = 0;
+    for one in draws {
+        admitted += usize::from(one.await.expect("no panic") == Take::Admitted);
+    }
+    assert_eq!(admitted, 1);
 }
 
 /// A certificate for these names by an authority that nobody knows.

@@ -10,6 +10,7 @@ mod hand_edits;
 mod held_moments;
 mod indistinguishable;
 mod letters;
+mod limits;
 mod logs;
 mod one_time;
 mod outages;

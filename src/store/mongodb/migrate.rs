@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Every change in order; names and numbers as in the SQL databases.
-const CHANGES: [(&str, &str); 5] = [
+const CHANGES: [(&str, &str); 6] = [
     (
         "0001_users_and_sessions",
         include_str!("../../../migrations/mongodb/0001_users_and_sessions.json"),
@@ -37,6 +37,10 @@ const CHANGES: [(&str, &str); 5] = [
     (
         "0003_mail",
         include_str!("../../../migrations/mongodb/0003_mail.json"),
+    ),
+    (
+        "0004_limits",
+        include_str!("../../../migrations/mongodb/0004_limits.json"),
     ),
     (
         "0005_roles",

@@ -13,6 +13,7 @@ mod credentials;
 mod disowning;
 mod documents;
 mod failure;
+mod limits;
 mod migrate;
 mod opening;
 mod outbox;
@@ -56,7 +57,9 @@ use crate::{
     ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        device::NewDevice,
         mail::{Letter, NewLetter, Settlement},
+        quota::Draw,
         role::{FixedRoles, RoleDefinition, StoredRole},
         session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
@@ -67,7 +70,7 @@ use crate::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
         DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
         PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
-        StoreError, StoreResult, UpdateUser, UserFilter, settings::MongoSettings,
+        StoreError, StoreResult, Take, UpdateUser, UserFilter, settings::MongoSettings,
     },
 };
 
@@ -523,5 +526,42 @@ impl Store for MongoStore {
         now: Timestamp,
     ) -> StoreResult<bool> {
         self.take_lease_of(name, holder, until, now).await
+    }
+
+    async fn take(&self, draw: &Draw, now: Timestamp) -> StoreResult<Take> {
+        self.draw(draw, now).await
+    }
+
+    async fn clear_counters(&self, keys: &[SecretHash]) -> StoreResult<()> {
+        self.delete_counters(keys).await
+    }
+
+    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()> {
+        self.delete_counters_of(account).await
+    }
+
+    async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()> {
+        self.insert_device(device, most).await
+    }
+
+    async fn device_owner(
+        &self,
+        device: &SecretHash,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>> {
+        self.read_device_owner(device, now).await
+    }
+
+    async fn touch_device(
+        &self,
+        device: &SecretHash,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        self.note_device(device, expires_at, now).await
+    }
+
+    async fn forget_devices(&self, user: UserId) -> StoreResult<()> {
+        self.delete_devices_of(user).await
     }
 }

@@ -16,6 +16,7 @@ use super::{
     MongoStore,
     documents::{LOGIN_NAMES, ONE_TIME_SECRETS, USERS, id_bson, time_bson},
     failure::is_duplicate,
+    limits::{DEVICES, RATE_LIMITS},
     outbox::MAIL_OUTBOX,
     registrations::PENDING_REGISTRATIONS,
     transaction::{Step, Stopped, Transaction, transact},
@@ -53,6 +54,14 @@ impl MongoStore {
                 let waiting = LetterState::Waiting.as_str();
                 let is_over = doc! { "settled_at": earlier, "state": { "$ne": waiting } };
                 self.sweep_documents(MAIL_OUTBOX, is_over, most).await
+            }
+            Leftover::Counters => {
+                let is_over = doc! { "expires_at": earlier };
+                self.sweep_documents(RATE_LIMITS, is_over, most).await
+            }
+            Leftover::Devices => {
+                let is_over = doc! { "expires_at": earlier };
+                self.sweep_documents(DEVICES, is_over, most).await
             }
             Leftover::Accounts => transact(self, SweepAccounts { before, most }).await,
         }
@@ -221,7 +230,7 @@ impl Transaction for SweepAccounts {
         }
         let these = doc! { "$in": ids };
         let theirs = doc! { "user_id": these.clone() };
-        for collection in [LOGIN_NAMES, ONE_TIME_SECRETS] {
+        for collection in [LOGIN_NAMES, ONE_TIME_SECRETS, DEVICES] {
             let collection = store.collection(collection);
             let delete = collection.delete_many(theirs.clone());
             delete.session(&mut *session).await?;

@@ -120,6 +120,27 @@ diesel::table! {
 }
 
 diesel::table! {
+    rate_limits (key_hash) {
+        key_hash -> Binary,
+        account_hash -> Nullable<Binary>,
+        tat -> Timestamptz,
+        failures -> Integer,
+        blocked_until -> Timestamptz,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    devices (secret_hash) {
+        secret_hash -> Binary,
+        user_id -> Uuid,
+        created_at -> Timestamptz,
+        last_used_at -> Timestamptz,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     guards (name) {
         name -> Text,
     }

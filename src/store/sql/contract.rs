@@ -9,15 +9,17 @@ use super::{
     addresses::{self, Told},
     database_time,
     faults::{from_pool, to_the_end},
-    note_seen, outbox, passwords, preparing, refreshing, registrations, roles, sessions, standing,
-    sweeping, users,
+    limits, note_seen, outbox, passwords, preparing, refreshing, registrations, roles, sessions,
+    standing, sweeping, users,
 };
 use crate::{
     clock::{Span, Timestamp},
     ids::{LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        device::NewDevice,
         mail::{Letter, LetterState, NewLetter, Settlement},
+        quota::Draw,
         role::{FixedRoles, RoleDefinition, StoredRole},
         session::{CloseReason, Device, IdleRule, RefreshState, Session, SessionView},
         token::{NewOneTimeSecret, Proof, SecretHash},
@@ -27,7 +29,7 @@ use crate::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
         DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
         PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
-        StoreResult, UpdateUser, UserFilter,
+        StoreResult, Take, UpdateUser, UserFilter,
     },
 };
 
@@ -36,6 +38,10 @@ use crate::{
 pub struct SqlStore {
     pub(super) writers: Pool<Conn>,
     pub(super) readers: Pool<Conn>,
+    /// For counters, so that a storm of them keeps nothing else waiting.
+    pub(super) counting: Pool<Conn>,
+    /// As [`Self::counting`], for what only reads.
+    pub(super) reading_counters: Pool<Conn>,
     pub(super) hot: Hot,
 }
 
@@ -577,5 +583,71 @@ impl Store for SqlStore {
         on!(self, writers, |conn| sweeping::take_lease(
             conn, name, holder, until, now
         ))
+    }
+
+    async fn take(&self, draw: &Draw, now: Timestamp) -> StoreResult<Take> {
+        let (store, draw) = (self.clone(), *draw);
+        let seen = on!(self, reading_counters, |conn| limits::read(conn, &draw.key))?;
+        if let Err(refusal) = draw.judge(seen.as_ref(), now) {
+            return Ok(Take::Refused(refusal));
+        }
+        to_the_end(async move { on!(store, counting, |conn| limits::take(conn, &draw, seen, now)) })
+            .await
+    }
+
+    async fn clear_counters(&self, keys: &[SecretHash]) -> StoreResult<()> {
+        let (store, keys) = (self.clone(), keys.to_vec());
+        to_the_end(async move { on!(store, counting, |conn| limits::clear(conn, &keys)) }).await
+    }
+
+    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()> {
+        let (store, account) = (self.clone(), *account);
+        to_the_end(async move {
+            on!(store, counting, |conn| limits::clear_account(
+                conn, &account
+            ))
+        })
+        .await
+    }
+
+    async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()> {
+        let (store, device) = (self.clone(), *device);
+        to_the_end(async move {
+            on!(store, writers, |conn| limits::add_device(
+                conn, &device, most
+            ))
+        })
+        .await
+    }
+
+    async fn device_owner(
+        &self,
+        device: &SecretHash,
+        now: Timestamp,
+    ) -> StoreResult<Option<UserId>> {
+        on!(self, reading_counters, |conn| limits::device_owner(
+            conn, device, now
+        ))
+    }
+
+    async fn touch_device(
+        &self,
+        device: &SecretHash,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let (store, device) = (self.clone(), *device);
+        to_the_end(async move {
+            on!(store, counting, |conn| limits::touch_device(
+                conn, &device, expires_at, now
+            ))
+        })
+        .await
+    }
+
+    async fn forget_devices(&self, user: UserId) -> StoreResult<()> {
+        let store = self.clone();
+        to_the_end(async move { on!(store, counting, |conn| limits::forget_devices(conn, user)) })
+            .await
     }
 }

@@ -16,8 +16,8 @@ use super::{
     faults::from_diesel,
     rows::status_text,
     schema::{
-        kept_addresses, leases, mail_outbox, one_time_secrets, pending_registrations, sessions,
-        users,
+        devices, kept_addresses, leases, mail_outbox, one_time_secrets, pending_registrations,
+        rate_limits, sessions, users,
     },
     types::{DbId, DbNames, DbTime},
 };
@@ -41,6 +41,8 @@ pub(super) async fn sweep(
         Leftover::KeptAddresses => sweep_kept_addresses(conn, before, most).await,
         Leftover::Letters => sweep_letters(conn, before, most).await,
         Leftover::Accounts => sweep_accounts(conn, before, most).await,
+        Leftover::Counters => sweep_counters(conn, before, most).await,
+        Leftover::Devices => sweep_devices(conn, before, most).await,
     };
     let swept = swept.map_err(from_diesel)?;
     Ok(u32::try_from(swept).unwrap_or(u32::MAX))
@@ -120,6 +122,26 @@ async fn sweep_accounts(conn: &mut Conn, before: DbTime, most: i64) -> QueryResu
     let chosen: Vec<DbId> = chosen.select(users::id).load(conn).await?;
     let chosen = users::id.eq_any(chosen);
     diesel::delete(users::table.filter(chosen).filter(is_over()))
+        .execute(conn)
+        .await
+}
+
+async fn sweep_counters(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+    let is_over = rate_limits::expires_at.lt(before);
+    let chosen = rate_limits::table.filter(is_over).limit(most);
+    let chosen: Vec<Vec<u8>> = chosen.select(rate_limits::key_hash).load(conn).await?;
+    let chosen = rate_limits::key_hash.eq_any(chosen);
+    diesel::delete(rate_limits::table.filter(chosen).filter(is_over))
+        .execute(conn)
+        .await
+}
+
+async fn sweep_devices(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+    let is_over = devices::expires_at.lt(before);
+    let chosen = devices::table.filter(is_over).limit(most);
+    let chosen: Vec<Vec<u8>> = chosen.select(devices::secret_hash).load(conn).await?;
+    let chosen = devices::secret_hash.eq_any(chosen);
+    diesel::delete(devices::table.filter(chosen).filter(is_over))
         .execute(conn)
         .await
 }

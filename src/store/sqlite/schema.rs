@@ -120,6 +120,27 @@ diesel::table! {
 }
 
 diesel::table! {
+    rate_limits (key_hash) {
+        key_hash -> Binary,
+        account_hash -> Nullable<Binary>,
+        tat -> BigInt,
+        failures -> Integer,
+        blocked_until -> BigInt,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    devices (secret_hash) {
+        secret_hash -> Binary,
+        user_id -> Binary,
+        created_at -> BigInt,
+        last_used_at -> BigInt,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
     guards (name) {
         name -> Text,
     }

@@ -133,16 +133,26 @@ async function isRefusedOnce(page) {
   expect("the password, which does not", "", await passwordField(page).inputValue());
 }
 
-/** The one cookie there is. */
+/** All cookies but that by which the device is known again, which opens nothing and stays. */
+async function cookiesOf(context) {
+  const isDevice = ({ name, value }) => name === "doorward_device" && value.startsWith("dwd_");
+  const cookies = await context.cookies();
+  for (const cookie of cookies.filter(isDevice)) {
+    expect("the device cookie, kept from scripts", true, cookie.httpOnly);
+  }
+  return cookies.filter((cookie) => !isDevice(cookie));
+}
+
+/** The one cookie there is besides. */
 async function sessionCookie(context) {
-  const [cookie, ...others] = await context.cookies();
+  const [cookie, ...others] = await cookiesOf(context);
   expect("the cookie's name", "doorward", cookie?.name);
   expect("other cookies", [], others.map(({ name }) => name));
   return cookie;
 }
 
 async function hasNoCookie(context) {
-  const cookies = await context.cookies();
+  const cookies = await cookiesOf(context);
   expect("cookies", [], cookies.map(({ name }) => name));
 }
 
@@ -250,7 +260,7 @@ async function pagesHoldNoTokens(page, cookie) {
   }));
   expect("cookies that scripts see", "", cookies);
   for (const [place, text] of Object.entries(places)) {
-    for (const secret of ["eyJ", "dwr_", cookie.value]) {
+    for (const secret of ["eyJ", "dwr_", "dwd_", cookie.value]) {
       if (text.includes(secret)) throw new Error(`there is a token in ${place} of ${page.url()}`);
     }
   }
