@@ -12,9 +12,12 @@ mod outbox_admin;
 mod parameters;
 mod raw;
 mod request_bodies;
+mod texts;
 mod token_attacks;
 mod token_forge;
 mod token_rotation;
+mod transport;
+mod ways_in;
 
 use doorward::clock::{Clock, SystemClock};
 

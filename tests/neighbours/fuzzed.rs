@@ -22,16 +22,19 @@ const SETTINGS: [(&str, &str); 8] = [
     ("DOORWARD__HTTP__PASSWORD_GRANT", "true"),
 ];
 
+/// ASVS 2.2.1, 2.2.2, 16.5.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_undocumented_happens_to_nobody() {
     fuzz(None).await;
 }
 
+/// ASVS 2.2.1, 2.2.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_undocumented_happens_to_a_user() {
     fuzz(Some("user")).await;
 }
 
+/// ASVS 2.2.1, 2.2.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_undocumented_happens_to_an_administrator() {
     fuzz(Some("admin")).await;
