@@ -28,7 +28,6 @@ fn create(place: &Place, args: &[&str]) -> Done {
     place.run_with_input(&args, &LIGHT, &format!("{PASSWORD}\n"))
 }
 
-/// ASVS 11.6.1.
 #[test]
 fn exit_code_2_says_that_a_command_was_not_understood() {
     let place = Place::new();

@@ -10,7 +10,7 @@ use super::{
     token_forge::{ALGORITHMS, Forge, Signer, base64url, one_key},
 };
 
-/// ASVS 9.1.2.
+/// ASVS 9.1.2, 11.6.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_algorithm_but_the_keys_own_is_accepted() {
     for alg in ALGORITHMS {

@@ -1,19 +1,11 @@
-//! Requests and answers as HTTP carries them: of what type, at which address, and where one ends.
-
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+//! Answers as HTTP carries them: of what type, and at which address.
 
 use doorward::http::ApiOptions;
 use reqwest::Method;
 use serde_json::json;
 
 use super::{http_hygiene::paths, start, start_with};
-use crate::harness::{
-    PATIENCE,
-    app::{Client, Reply, Setup},
-};
+use crate::harness::app::{Client, Reply, Setup};
 
 /// Fails unless the type of an answer is that of its body.
 #[track_caller]
@@ -88,81 +80,5 @@ async fn plain_http_is_not_led_to_https() {
             );
             assert_eq!(reply.header("location"), None, "{method} {path}");
         }
-    }
-}
-
-/// The statuses of all answers to these bytes. What follows them asks the server to hang up.
-fn statuses(url: &str, bytes: &str) -> Vec<String> {
-    let address = url.strip_prefix("http://").expect("a plain URL");
-    let mut stream = TcpStream::connect(address).expect("connected");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let last = "GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    // It may hang up with bytes unread, which resets the connection; what came before that counts.
-    let _ = stream.write_all(format!("{bytes}{last}").as_bytes());
-    let (mut answers, mut part) = (Vec::new(), [0; 4096]);
-    while let Ok(n @ 1..) = stream.read(&mut part) {
-        answers.extend_from_slice(&part[..n]);
-    }
-    let answers = String::from_utf8_lossy(&answers);
-    let heads = answers.split("HTTP/1.1 ").skip(1);
-    heads
-        .map(|head| head.get(..3).unwrap_or_default().to_owned())
-        .collect()
-}
-
-const HIDDEN: &str = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
-
-fn posted(headers: &str, body: &str) -> String {
-    format!(
-        "POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}\r\n{body}"
-    )
-}
-
-/// ASVS 4.2.1: two servers in a row must not disagree about where a request ends.
-#[tokio::test(flavor = "multi_thread")]
-async fn no_request_hides_in_another() {
-    let app = start().await;
-    let url = app.anonymous().url;
-    let length = |n: usize| format!("Content-Length: {n}\r\n");
-    let chunked = "Transfer-Encoding: chunked\r\n";
-    let both = format!("0\r\n\r\n{HIDDEN}");
-    assert_eq!(
-        statuses(&url, &posted(&length(2), "{}")),
-        ["400", "200"],
-        "two requests are two"
-    );
-    for (what, headers) in [
-        ("length, then chunked", length(both.len()) + chunked),
-        (
-            "chunked, then length",
-            chunked.to_owned() + &length(both.len()),
-        ),
-    ] {
-        let answers = statuses(&url, &posted(&headers, &both));
-        assert_eq!(answers.len(), 1, "{what}: {answers:?}");
-    }
-    for (what, headers) in [
-        ("two lengths", length(0) + &length(both.len())),
-        ("a list of lengths", "Content-Length: 0, 5\r\n".to_owned()),
-        ("a signed length", "Content-Length: +5\r\n".to_owned()),
-        (
-            "an unknown encoding",
-            "Transfer-Encoding: xchunked\r\n".to_owned(),
-        ),
-        (
-            "chunked, but not last",
-            "Transfer-Encoding: chunked, x\r\n".to_owned(),
-        ),
-        (
-            "a folded line",
-            "X-A: 1\r\n Content-Length: 5\r\n".to_owned(),
-        ),
-        (
-            "a space before the colon",
-            "Content-Length : 5\r\n".to_owned(),
-        ),
-    ] {
-        let answers = statuses(&url, &posted(&headers, &both));
-        assert_eq!(answers, ["400"], "{what}");
     }
 }
