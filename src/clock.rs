@@ -312,6 +312,7 @@ mod tests {
         assert!("200years".parse::<Span>().is_err());
     }
 
+    /// ASVS 1.4.2.
     #[test]
     fn times_never_leave_what_rfc_3339_can_write() {
         assert_eq!(

@@ -68,6 +68,7 @@ mod tests {
         assert_eq!((name.as_str(), name.canonical()), ("Ann_Lee", "ann_lee"));
     }
 
+    /// ASVS 1.3.3.
     #[test]
     fn what_could_be_an_address_or_break_a_page_is_refused() {
         for text in [

@@ -110,6 +110,7 @@ const NEVER_RENAMED: [&str; 6] = ["Utc", "Local", "SystemTime", "Instant", "Comm
 /// Source files by their path from the root of the repository.
 type Sources = BTreeMap<String, String>;
 
+/// ASVS 1.2.5.
 #[test]
 fn the_source_keeps_its_layout() {
     let mut sources = Sources::new();
@@ -492,6 +493,7 @@ fn planted_use_case_imports_cycles_and_strays_are_found() {
     );
 }
 
+/// ASVS 1.2.5.
 #[test]
 fn planted_clocks_chance_and_programs_are_found() {
     for (text, expected) in [

@@ -272,7 +272,7 @@ fn sessions_are_listed_and_ended() {
     );
 }
 
-/// ASVS 11.1.1, 13.3.4.
+/// ASVS 11.1.1, 11.6.1, 13.3.2, 13.3.4.
 #[test]
 fn keys_are_made_listed_and_retired() {
     let place = Place::new();
@@ -630,6 +630,7 @@ fn an_address_in_use_is_named() {
     );
 }
 
+/// ASVS 13.4.2, 13.4.5, 16.2.2.
 #[test]
 fn production_shows_its_documents_to_operators_only() {
     let place = Place::new();

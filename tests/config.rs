@@ -193,6 +193,7 @@ fn a_value_that_means_nothing_names_what_there_is() {
     assert!(listen.starts_with("http.listen: "), "{listen}");
 }
 
+/// ASVS 2.2.3.
 #[test]
 fn what_contradicts_itself_is_refused() {
     let ttl = |access, idle, absolute| {
@@ -330,7 +331,7 @@ fn settings_about_browsers_and_clients_are_judged() {
     assert!(!with_password.contains("hunter2"), "{with_password}");
 }
 
-/// ASVS 13.3.1, 11.2.3.
+/// ASVS 6.3.2, 11.2.3, 13.2.3, 13.3.1.
 #[test]
 fn production_refuses_missing_and_guessable_secrets() {
     Place::new().run(&["config", "check"], &PRODUCTION).answer();
@@ -725,6 +726,7 @@ fn same<T: Serialize>(file: &T, code: &T) {
     );
 }
 
+/// ASVS 13.3.1, 13.3.2.
 #[test]
 fn files_of_secrets_are_read_only_when_well_kept() {
     let place = Place::new();

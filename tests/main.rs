@@ -10,6 +10,7 @@
 
 mod api;
 mod architecture;
+mod checklist;
 mod cli;
 mod config;
 mod harness;

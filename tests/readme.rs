@@ -110,6 +110,7 @@ fn defaults() -> BTreeMap<String, String> {
     defaults
 }
 
+/// ASVS 2.1.3.
 #[test]
 fn every_setting_stands_in_the_table_with_its_default() {
     let start = README.find("| key | default |").expect("the table");

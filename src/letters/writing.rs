@@ -132,6 +132,7 @@ pub(super) fn moment(at: Timestamp) -> Value {
 mod tests {
     use super::*;
 
+    /// ASVS 1.3.3.
     #[test]
     fn what_people_chose_stays_on_its_line_and_is_no_link() {
         assert_eq!(

@@ -159,6 +159,7 @@ mod tests {
         assert!(ours.read_refresh(foreign.expose()).is_err());
     }
 
+    /// ASVS 11.3.3.
     #[test]
     fn no_single_bit_can_be_changed() {
         let tokens = tokens(&file(&[KeyAlgorithm::Hs256]), NOW);

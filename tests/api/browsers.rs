@@ -120,7 +120,7 @@ async fn browsers_are_told_what_allowed_pages_may_send() {
     assert_eq!((cors(&reply), reply.header("vary")), (vec![], None));
 }
 
-/// ASVS 3.3.1, 3.3.2, 3.3.3, 3.3.4.
+/// ASVS 3.3.1, 3.3.2, 3.3.3, 3.3.4, 3.5.4.
 #[tokio::test(flavor = "multi_thread")]
 async fn on_https_no_other_host_can_set_the_cookie() {
     let app = with_origins().await;
@@ -161,6 +161,7 @@ async fn fill(browser: &Browser, name: &str, password: &str, redirect: &str) -> 
     browser.send(request.body(form_body(&form))).await
 }
 
+/// ASVS 3.4.6, 3.5.3, 7.6.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_login_page_logs_in_and_leads_back() {
     let app = with_origins().await;

@@ -10,7 +10,7 @@ use crate::harness::app::{App, Client, PASSWORD, Reply, Setup};
 pub(super) const SOME_ID: &str = "0196f3a8-7c1d-7b3e-9a54-2f6d1c8b0e77";
 
 /// Every documented path with its methods, and those that the documents themselves are served at.
-fn paths() -> Vec<(String, Vec<String>)> {
+pub(super) fn paths() -> Vec<(String, Vec<String>)> {
     let document: Value =
         serde_json::from_str(&doorward::http::openapi_document("http://localhost")).expect("JSON");
     let documented = document["paths"].as_object().expect("paths").iter();
@@ -48,7 +48,7 @@ fn method(name: &str) -> Method {
     Method::from_bytes(name.as_bytes()).expect("a method")
 }
 
-/// ASVS 4.1.4, 13.4.4.
+/// ASVS 3.2.1, 3.4.3, 3.4.4, 3.4.5, 3.4.6, 4.1.4, 13.4.4.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_path_takes_its_methods_and_names_them() {
     let app = start().await;
@@ -127,7 +127,7 @@ async fn head_answers_as_get_without_a_body() {
     }
 }
 
-/// ASVS 13.4.1, 14.2.5: there is nothing beside the paths, whatever a cache would make of it.
+/// ASVS 13.4.1, 13.4.2, 13.4.3, 14.2.5: there is nothing beside the paths, whatever a cache would make of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_are_not_found() {
     let app = start().await;
@@ -399,7 +399,7 @@ async fn a_request_id_is_believed_only_from_a_trusted_proxy() {
     }
 }
 
-/// ASVS 16.5.4: what went wrong in one request stays there, and says nothing about the server.
+/// ASVS 16.5.1, 16.5.4: what went wrong in one request stays there, and says nothing about the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_is_a_500_for_its_request_alone() {
     let app = start().await;

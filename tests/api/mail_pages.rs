@@ -86,6 +86,7 @@ fn nonce_of(what: &str, reply: &Reply) -> String {
     rest.split('\'').next().expect("a nonce").to_owned()
 }
 
+/// ASVS 3.4.3, 3.4.5, 3.4.6, 14.2.3.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_page_is_whole_in_itself() {
     let (app, _mailbox) = with_mail().await;
@@ -187,7 +188,7 @@ async fn a_password_that_breaks_a_rule_leaves_the_code_unspent() {
     login.expect(200);
 }
 
-/// ASVS 1.2.1.
+/// ASVS 1.2.1, 1.2.3.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_is_typed_becomes_markup() {
     let (app, _mailbox) = with_mail().await;
@@ -337,6 +338,7 @@ async fn a_letter_cannot_break_out() {
     }
 }
 
+/// ASVS 13.4.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_are_shown_only_where_they_are_kept() {
     let (app, mailbox) = with_mail().await;

@@ -15,9 +15,12 @@ mod parameters;
 mod password_strength;
 mod raw;
 mod request_bodies;
+mod texts;
 mod token_attacks;
 mod token_forge;
 mod token_rotation;
+mod transport;
+mod ways_in;
 
 use doorward::clock::{Clock, SystemClock};
 

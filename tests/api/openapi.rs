@@ -164,6 +164,8 @@ fn every_operation_is_described_whole() {
 }
 
 /// Every reference leads somewhere, and every field says what it is.
+///
+/// ASVS 2.1.1.
 #[test]
 fn every_schema_is_there_and_explained() {
     fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
@@ -227,6 +229,8 @@ fn the_ways_to_log_in_are_declared() {
 }
 
 /// What the documents call open is open, and what they call protected is not.
+///
+/// ASVS 7.2.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn security_is_declared_where_it_is() {
     let app = start().await;

@@ -18,7 +18,7 @@ fn send(client: &Client, method: &Method, path: &str) -> crate::harness::app::Re
     exchange(&client.url, request.as_bytes())
 }
 
-/// ASVS 1.5.2, 2.2.1.
+/// ASVS 1.4.2, 1.5.2, 2.2.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn query_parameters_take_what_is_documented() {
     let app = start().await;

@@ -39,7 +39,7 @@ fn registration_of_length(length: usize) -> String {
     format!("{start}{padding}}}")
 }
 
-/// ASVS 1.5.2, 4.3.1.
+/// ASVS 1.5.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_are_bounded_however_they_come() {
     let app = start().await;
@@ -423,7 +423,7 @@ async fn injected_objects_are_refused() {
     }
 }
 
-/// ASVS 1.2.4, 1.3.x: a line end in a field stays in the field.
+/// ASVS 1.2.1, 1.2.3: a line end in a field stays in the field.
 #[tokio::test(flavor = "multi_thread")]
 async fn line_ends_add_no_header() {
     const EVIL: &str = "x\r\nX-Evil: 1\r\n\r\n<p>";

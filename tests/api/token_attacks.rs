@@ -10,7 +10,7 @@ use super::{
     token_forge::{ALGORITHMS, Forge, Signer, base64url, one_key},
 };
 
-/// ASVS 9.1.2.
+/// ASVS 9.1.2, 11.6.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_algorithm_but_the_keys_own_is_accepted() {
     for alg in ALGORITHMS {
@@ -109,7 +109,7 @@ const P256_SPKI: &[u8] =
     b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\
     \x03\x01\x07\x03\x42\x00";
 
-/// ASVS 9.1.3.
+/// ASVS 7.2.1, 9.1.3.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_keys_open_nothing() {
     for alg in ALGORITHMS {
@@ -182,7 +182,7 @@ async fn a_kid_is_a_name_and_nothing_else() {
     }
 }
 
-/// ASVS 9.1.3, 1.3.6: keys come from the ring; nothing is fetched.
+/// ASVS 1.3.6, 9.1.3, 13.2.5: keys come from the ring; nothing is fetched.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_brings_no_key_and_no_rule_of_its_own() {
     let bait = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -88,6 +88,8 @@ fn ring_of_all(newest: KeyAlgorithm) -> KeyFile {
 }
 
 /// RFC 7517: what is shown is public, whole and enough to check a token with.
+///
+/// ASVS 11.6.1, 14.3.3.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_set_holds_public_keys_that_verify() {
     for newest in ALGORITHMS {

@@ -64,6 +64,7 @@ impl Played {
     }
 }
 
+/// ASVS 1.3.6, 14.2.3.
 #[tokio::test]
 async fn sendgrid_gets_the_letter_and_follows_nobody() {
     let (played, mailer) = Played::start().await;

@@ -11,7 +11,7 @@ const EMAIL: &str = "fuzz@example.org";
 /// Not that of the document's examples: with those it would deactivate itself.
 const PASSWORD: &str = "tortoise gravel umbrella 47";
 
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 19] = [
     ("DOORWARD__ENVIRONMENT", "test"),
     ("DOORWARD__TOKENS__KEY", KEY),
     ("DOORWARD__DATABASE__AUTO_MIGRATE", "true"),
@@ -20,18 +20,33 @@ const SETTINGS: [(&str, &str); 8] = [
     ("DOORWARD__SESSIONS__MAX_PER_USER", "0"),
     ("DOORWARD__MAIL__TRANSPORT", "memory"),
     ("DOORWARD__HTTP__PASSWORD_GRANT", "true"),
+    // It asks more than any limit allows.
+    ("DOORWARD__LIMITS__LOGIN_ACCOUNT", "off"),
+    ("DOORWARD__LIMITS__LOGIN_ADDRESS", "off"),
+    ("DOORWARD__LIMITS__REGISTER_ADDRESS", "off"),
+    ("DOORWARD__LIMITS__FORGOT_ADDRESS", "off"),
+    ("DOORWARD__LIMITS__FORGOT_TARGET", "off"),
+    ("DOORWARD__LIMITS__RESEND_ADDRESS", "off"),
+    ("DOORWARD__LIMITS__RESEND_TARGET", "off"),
+    ("DOORWARD__LIMITS__CODE_ADDRESS", "off"),
+    ("DOORWARD__LIMITS__PASSWORD_CHECK", "off"),
+    ("DOORWARD__LIMITS__REQUESTS", "off"),
+    ("DOORWARD__LIMITS__NODE_ADDRESS", "off"),
 ];
 
+/// ASVS 2.2.1, 2.2.2, 16.5.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_undocumented_happens_to_nobody() {
     fuzz(None).await;
 }
 
+/// ASVS 2.2.1, 2.2.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_undocumented_happens_to_a_user() {
     fuzz(Some("user")).await;
 }
 
+/// ASVS 2.2.1, 2.2.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_undocumented_happens_to_an_administrator() {
     fuzz(Some("admin")).await;

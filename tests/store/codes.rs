@@ -202,6 +202,7 @@ async fn a_letter_prepared_again_has_its_code_for_ten_minutes_more(database: Dat
     assert!(redeems(&*store, reset, at(1099)).await);
 }
 
+/// ASVS 6.6.2.
 async fn the_code_of_an_older_letter_is_refused(database: Database) {
     let store = database.open().await;
     add_user(&*store, ANN).await;
@@ -213,6 +214,7 @@ async fn the_code_of_an_older_letter_is_refused(database: Database) {
     assert!(redeems(&*store, newer, at(2)).await);
 }
 
+/// ASVS 6.6.2.
 async fn a_code_is_good_for_its_purpose_and_user_only(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, ANN).await;

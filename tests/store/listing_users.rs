@@ -56,6 +56,7 @@ async fn add_some(store: &dyn Store, count: i64) -> Vec<UserId> {
     ids
 }
 
+/// ASVS 6.3.2.
 async fn nobody_is_an_empty_list(database: Database) {
     assert_eq!(list(&*database.open().await, &everybody()).await, []);
 }

@@ -131,6 +131,7 @@ async fn a_link_for_a_password_is_good_for_its_time(database: Database) {
     }
 }
 
+/// ASVS 6.6.2.
 async fn a_link_is_good_for_its_purpose_only(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, ANN).await;

@@ -45,7 +45,7 @@ async fn change(database: &Database, user: UserId, change: Document) {
     assert_eq!(changed.expect("an answer").modified_count, 1);
 }
 
-/// ASVS 1.2.4: nothing a client sends becomes part of a statement.
+/// ASVS 1.2.4, 1.3.2: nothing a client sends becomes part of a statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_looks_like_an_expression_stays_a_text() {
     let database = Database::fresh(Backend::Mongodb).await;

@@ -1,7 +1,9 @@
 //! What only PostgreSQL can do wrong.
 
+use std::sync::Arc;
+
 use doorward::{
-    clock::Span,
+    clock::{ManualClock, Span},
     model::{
         quota::{Draw, Quota},
         token::SecretHash,
@@ -14,6 +16,7 @@ use tokio::time::timeout;
 use super::sample::{NOW, add_user, at, attributes, open_one, user, view};
 use crate::harness::{
     PATIENCE,
+    app::{Client, PASSWORD, Setup, serve},
     backend::{Backend, Database},
     servers::{Certificate, PrivateServer},
     until,
@@ -153,6 +156,46 @@ async fn a_storm_on_one_counter_has_connections_of_its_own() {
         admitted += usize::from(one.await.expect("no panic") == Take::Admitted);
     }
     assert_eq!(admitted, 1);
+}
+
+/// ASVS 13.2.2: only `migrate` changes the schema, so a server needs no right to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_serves_without_the_right_to_change_the_schema() {
+    let database = Database::fresh(Backend::Postgres).await;
+    let url = database.settings().postgres.url.expose();
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let place = rest.split_once('@').map_or(rest, |(_, place)| place);
+    let name = place.rsplit('/').next().and_then(|n| n.split('?').next());
+    let role = format!("{}_server", name.expect("a name"));
+    let grants = format!(
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN PASSWORD 'x'; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    );
+    database.sql(&grants).await;
+    let mut settings = database.settings().clone();
+    let own = format!("{scheme}://{role}:x@{place}");
+    settings.postgres.url = own.clone().into();
+    let opened = open(&settings).await.expect("opened");
+    let pending = opened.migrations.pending().await.expect("an answer");
+    assert_eq!(pending, Vec::<String>::new());
+    let clock = Arc::new(ManualClock::at(NOW));
+    let node = serve(opened.store, &Setup::default(), clock).await;
+    let guest = Client::anonymous(&node.url);
+    let body = json!({"email": "ann@example.org", "password": PASSWORD});
+    guest.post("/v1/auth/register", body).await.expect(201);
+    let ann = guest.log_in("ann@example.org", PASSWORD).await;
+    ann.refreshed().await.me().await.expect(200);
+    ann.call("/v1/auth/logout").await.expect(204);
+
+    let (by_hand, connection) = tokio_postgres::connect(&own, tokio_postgres::NoTls)
+        .await
+        .expect("connected");
+    tokio::spawn(connection);
+    for change in ["DROP TABLE sessions", "CREATE TABLE x (y int)"] {
+        by_hand.batch_execute(change).await.expect_err(change);
+    }
+    let gone = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+    database.sql(&gone).await;
 }
 
 /// A certificate for these names by an authority that nobody knows.

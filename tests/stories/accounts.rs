@@ -1,6 +1,6 @@
 //! What users do with their own account.
 
-use doorward::model::account::AttributeRules;
+use doorward::{clock::Span, model::account::AttributeRules};
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,6 +19,7 @@ for_each_store! {
     attributes_come_back_as_they_were_given,
     attributes_satisfy_the_applications_schema,
     a_password_change_needs_the_old_one_and_ends_other_sessions,
+    a_password_does_not_age,
     a_deactivated_account_keeps_its_data_and_cannot_log_in,
     a_hash_with_old_parameters_is_renewed_at_login,
 }
@@ -157,6 +158,7 @@ async fn a_profile_is_changed_field_by_field(database: Database) {
     );
 }
 
+/// ASVS 1.1.2, 1.2.3.
 async fn attributes_come_back_as_they_were_given(database: Database) {
     let app = App::start(database).await;
     let ann = app.user("ann@example.org").await;
@@ -270,6 +272,14 @@ async fn a_password_change_needs_the_old_one_and_ends_other_sessions(database: D
     app.anonymous()
         .log_in("ann@example.org", "another horse entirely")
         .await;
+}
+
+/// ASVS 6.2.10.
+async fn a_password_does_not_age(database: Database) {
+    let app = App::start(database).await;
+    app.register("ann@example.org").await;
+    app.clock.advance(Span::days(5 * 365));
+    app.log_in("ann@example.org").await.me().await.expect(200);
 }
 
 /// ASVS 7.4.2.

@@ -108,6 +108,7 @@ async fn an_administrator_makes_a_user_who_sets_a_password_by_the_link(database:
     );
 }
 
+/// ASVS 1.2.9.
 async fn users_are_listed_searched_and_paged(database: Database) {
     let app = App::start(database).await;
     let admin = app.admin("root@example.org").await;

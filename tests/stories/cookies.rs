@@ -27,6 +27,7 @@ for_each_store! {
     what_is_planted_is_no_session,
 }
 
+/// ASVS 3.3.4.
 async fn a_browser_logs_in_and_never_sees_a_token(database: Database) {
     let app = App::two_nodes(database).await;
     app.register("ann@example.org").await;
@@ -356,6 +357,7 @@ async fn logging_out_takes_the_cookie_away(database: Database) {
     browser.call("/v1/auth/logout").await.expect(204);
 }
 
+/// ASVS 7.3.2.
 async fn a_cookie_ends_with_its_session(database: Database) {
     let app = App::two_nodes(database).await;
     app.register("ann@example.org").await;

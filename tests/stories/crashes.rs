@@ -65,6 +65,7 @@ async fn work(client: Client, round: usize, n: usize, known: Arc<Mutex<Known>>) 
     }
 }
 
+/// ASVS 2.3.3.
 async fn what_was_acknowledged_survives_a_kill(database: Database) {
     let place = Place::new();
     let variables = serving(&database);

@@ -90,6 +90,8 @@ async fn a_read_paused_after_its_snapshot_serves_nobody_who_came_later(database:
 
 /// A dropped request must not tear a multi-step write apart: whatever the server makes of it, there is
 /// one whole session afterwards.
+///
+/// ASVS 2.3.3.
 async fn a_client_that_hangs_up_leaves_nothing_half_done(database: Database) {
     let app = App::start(database).await;
     let user = app.register("ann@example.org").await;

@@ -80,6 +80,7 @@ async fn reset(app: &App, mut body: Value, password: &str) -> crate::harness::ap
         .await
 }
 
+/// ASVS 2.3.1.
 async fn joining_by_link(database: Database) {
     let (app, mailbox) = strict(database, SmtpTls::Implicit).await;
     app.register(ANN).await;

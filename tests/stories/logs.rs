@@ -25,9 +25,18 @@ const CLIENT: (&str, &str) = (
     "canary:jPgJRXlB058Hn013honVWuhJCH-Bt34TjvQUilMHel0",
 );
 const WRONG: &str = "canary wrong password";
+/// Light hashing, and a database of its own in the folder.
+const LIGHT: [(&str, &str); 5] = [
+    ("DOORWARD__ENVIRONMENT", "test"),
+    ("DOORWARD__TOKENS__KEY", KEY),
+    ("DOORWARD__DATABASE__AUTO_MIGRATE", "true"),
+    ("DOORWARD__PASSWORDS__SCRYPT_LOG_N", "4"),
+    ("DOORWARD__PASSWORDS__SCRYPT_P", "1"),
+];
 /// The client's, as a proxy tells it.
 const ADDRESS: &str = "203.0.113.77";
 
+/// ASVS 14.2.1, 16.2.2, 16.2.4, 16.2.5, 16.3.4.
 async fn nothing_secret_and_nobody_is_logged(database: Database) {
     let place = Place::new();
     let mut variables = serving(&database);
@@ -118,7 +127,60 @@ async fn nothing_secret_and_nobody_is_logged(database: Database) {
         }
         let line: Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(line["remote_addr"], Value::Null, "{line}");
+        let at = line["timestamp"].as_str().expect("a time");
+        assert!(at.ends_with('Z'), "UTC: {line}");
     }
+}
+
+/// ASVS 16.4.1: whatever is sent, and however the log is written.
+#[test]
+fn nobody_writes_lines_of_their_own() {
+    const FORGED: &str = "x\n{\"level\":\"INFO\",\"message\":\"forged\"}\n";
+    for format in ["json", "pretty"] {
+        let mut variables = LIGHT.to_vec();
+        variables.extend([
+            ("DOORWARD__HTTP__TRUSTED_PROXIES", "127.0.0.0/8"),
+            ("DOORWARD__LOG__FORMAT", format),
+            ("DOORWARD__LOG__LEVEL", "trace"),
+        ]);
+        let mut server = Place::new().serve(&variables);
+        let bodies = [
+            json!({"email": FORGED, "password": FORGED}),
+            json!({"email": EMAIL, "password": FORGED, "device_name": FORGED}),
+            json!({FORGED: FORGED}),
+        ];
+        for body in bodies {
+            for path in ["login", "register", "x%0a%7b%22message%22:%22forged%22%7d"] {
+                let body = body.to_string();
+                let request = format!(
+                    "POST /v1/auth/{path}?q=%0aforged HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                     X-Request-Id: x%0aforged\r\nUser-Agent: {{\"message\":\"forged\"}}\r\n\
+                     Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let answer = sent(&server.address, &request);
+                assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+            }
+        }
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait(), Some(0));
+        let log: Vec<String> = server.log.iter().collect();
+        assert!(log.len() >= 9, "{log:#?}");
+        for line in log {
+            assert!(!line.contains("forged"), "{line}");
+            let parsed: Result<Value, _> = serde_json::from_str(&line);
+            assert_eq!(parsed.is_ok(), format == "json", "{line}");
+        }
+    }
+}
+
+fn sent(address: &str, request: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).expect("accepted");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
 }
 
 /// Asks about a token as a client does, and comes and goes as a browser does; gives the cookie it had.

@@ -83,6 +83,7 @@ async fn of_fifty_uses_of_a_link_one_counts(database: Database) {
     assert_one(&fifty(&app, "/v1/auth/not-me", &told).await);
 }
 
+/// ASVS 2.3.4.
 async fn of_fifty_uses_of_a_code_one_counts(database: Database) {
     let (app, mailbox) = two_nodes(database).await;
     app.register(ANN).await;
@@ -163,6 +164,7 @@ async fn asking_again_gives_no_more_tries(database: Database) {
     try_code(&app, &third).await.expect(204);
 }
 
+/// ASVS 2.3.1, 6.6.2.
 async fn a_secret_is_good_for_one_purpose_and_one_user(database: Database) {
     let (app, mailbox) = two_nodes(database).await;
     app.register(ANN).await;
@@ -218,7 +220,7 @@ async fn links_and_codes_end(database: Database) {
     app.log_in(ANN).await;
 }
 
-/// ASVS 3.5.3: whatever looks at the links of letters, with whatever method that only reads.
+/// ASVS 3.5.3, 7.6.2: whatever looks at the links of letters, with whatever method that only reads.
 async fn a_scanner_spends_nothing(database: Database) {
     let (app, mailbox) = two_nodes(database).await;
     app.register(ANN).await;
@@ -321,7 +323,7 @@ async fn the_host_of_a_request_never_shows_in_a_letter(database: Database) {
     }
 }
 
-/// ASVS 1.2.1, 1.3.7, 1.3.11.
+/// ASVS 1.1.2, 1.2.1, 1.3.7, 1.3.10, 1.3.11.
 async fn nothing_that_is_written_adds_a_recipient(database: Database) {
     let setup = Setup::default();
     let (mailbox, mut setup) = Mailbox::on_server(setup, doorward::mail::settings::SmtpTls::None);

@@ -33,22 +33,27 @@ use crate::{
     },
 };
 
+/// ASVS 16.5.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_postgres_is_away_every_answer_is_503() {
     while_the_database_is_away_every_answer_is_503(Backend::Postgres, Away::Killed).await;
 }
 
 /// Its kernel still takes what is sent, so that no connection breaks.
+///
+/// ASVS 16.5.3.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_postgres_does_not_answer_every_answer_is_503() {
     while_the_database_is_away_every_answer_is_503(Backend::Postgres, Away::Frozen).await;
 }
 
+/// ASVS 16.5.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_mongodb_is_away_every_answer_is_503() {
     while_the_database_is_away_every_answer_is_503(Backend::Mongodb, Away::Killed).await;
 }
 
+/// ASVS 16.5.3.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_mongodb_does_not_answer_every_answer_is_503() {
     while_the_database_is_away_every_answer_is_503(Backend::Mongodb, Away::Frozen).await;

@@ -70,6 +70,7 @@ async fn registers(client: &Client, email: &str) -> bool {
     sent.is_ok_and(|reply| reply.status().as_u16() == 201)
 }
 
+/// ASVS 16.5.2.
 async fn every_letter_arrives_whatever_is_killed_or_hangs_up(database: Database) {
     let letters = rounds(500);
     let sink = SmtpSink::start(Options {

@@ -243,6 +243,7 @@ async fn refreshing_does_not_outlast_the_session(database: Database) {
     );
 }
 
+/// ASVS 11.2.2.
 async fn a_change_of_keys_logs_nobody_out(database: Database) {
     let start = Setup::default().start;
     let mut file = KeyFile::default();

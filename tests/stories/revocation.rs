@@ -115,6 +115,7 @@ enum Change {
     NewRoles,
 }
 
+/// ASVS 7.2.1, 7.4.1.
 async fn no_request_after_a_change_sees_the_old_state(database: Database) {
     let sessions = SessionPolicy {
         max_per_user: 2,

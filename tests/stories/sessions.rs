@@ -12,6 +12,7 @@ use crate::{
 };
 
 for_each_store! {
+    every_login_brings_tokens_of_its_own,
     each_way_out_ends_what_it_says,
     logout_takes_any_genuine_token_and_is_idempotent,
     users_see_and_end_their_own_sessions,
@@ -44,6 +45,27 @@ async fn three_sessions(database: Database) -> (App, [Client; 3]) {
     (app, [a, b, c])
 }
 
+/// ASVS 7.2.2: also at the same moment.
+async fn every_login_brings_tokens_of_its_own(database: Database) {
+    let sessions = SessionPolicy {
+        max_per_user: 3,
+        ..SessionPolicy::default()
+    };
+    let setup = Setup {
+        sessions,
+        ..Setup::default()
+    };
+    let app = App::with(database, setup).await;
+    let first = app.user("ann@example.org").await;
+    let second = app.log_in("ann@example.org").await;
+    assert_ne!(first.token(), second.token());
+    assert_ne!(first.refresh_token(), second.refresh_token());
+    assert_ne!(first.session_id().await, second.session_id().await);
+    first.call("/v1/auth/logout").await.expect(204);
+    assert_problem!(first.me().await, 401, "logged_out");
+    second.me().await.expect(200);
+}
+
 /// ASVS 7.4.1, 7.4.4.
 async fn each_way_out_ends_what_it_says(database: Database) {
     let (app, [a, b, c]) = three_sessions(database).await;
@@ -65,6 +87,7 @@ async fn each_way_out_ends_what_it_says(database: Database) {
     );
 }
 
+/// ASVS 7.4.4.
 async fn logout_takes_any_genuine_token_and_is_idempotent(database: Database) {
     let (app, [a, b, c]) = three_sessions(database).await;
     app.clock.advance(Span::minutes(16));

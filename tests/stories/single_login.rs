@@ -141,6 +141,7 @@ async fn a_limit_of_three_is_never_four(database: Database) {
     }
 }
 
+/// ASVS 7.1.2.
 async fn reject_refuses_exactly_the_surplus(database: Database) {
     let app = App::with(
         database,
@@ -163,6 +164,7 @@ async fn reject_refuses_exactly_the_surplus(database: Database) {
     }
 }
 
+/// ASVS 7.1.2.
 async fn a_newer_login_replaces_the_older_one(database: Database) {
     let app = App::two_nodes(database).await;
     let first = app.user("ann@example.org").await;

@@ -24,7 +24,7 @@ for_each_store! {
 
 const ANN: &str = "ann@example.org";
 
-/// ASVS 14.2.7.
+/// ASVS 14.2.4, 14.2.7.
 async fn what_is_over_goes_and_stays_refused(database: Database) {
     let (mailbox, setup) = Mailbox::in_memory(Setup::default());
     let app = App::with(database, setup).await;

@@ -1,5 +1,7 @@
 //! Schema changes, by diesel's own harness.
 
+use std::collections::HashSet;
+
 use diesel::migration::MigrationSource;
 use diesel_migrations::MigrationHarness;
 
@@ -17,14 +19,23 @@ fn failed(error: Trouble) -> StoreError {
 }
 
 pub(super) fn pending(harness: &mut impl MigrationHarness<Backend>) -> StoreResult<Vec<String>> {
-    let pending = harness.pending_migrations(MIGRATIONS).map_err(|error| {
+    let applied = harness.applied_migrations().map_err(|error| {
         // The first question that a fresh start asks: most likely the database is not there.
         StoreError::Unavailable(error.to_string())
     })?;
-    Ok(pending
-        .iter()
-        .map(|migration| migration.name().to_string())
-        .collect())
+    missing(&applied.iter().map(ToString::to_string).collect())
+}
+
+/// The changes that are not among these versions, in the order in which they are to be made.
+pub(super) fn missing(applied: &HashSet<String>) -> StoreResult<Vec<String>> {
+    let known = MigrationSource::<Backend>::migrations(&MIGRATIONS).map_err(failed)?;
+    let names = known.iter().map(|migration| migration.name());
+    let mut missing: Vec<String> = names
+        .filter(|name| !applied.contains(&name.version().to_string()))
+        .map(ToString::to_string)
+        .collect();
+    missing.sort();
+    Ok(missing)
 }
 
 pub(super) fn apply(harness: &mut impl MigrationHarness<Backend>) -> StoreResult<Vec<String>> {
