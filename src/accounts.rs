@@ -344,10 +344,11 @@ impl Accounts {
         password: &SecretString,
     ) -> AuthResult<UserCredentials> {
         let user = credentials.user.id;
+        let place = self.passwords.place()?;
         let attempt = self.throttle.password_check(user, session).await?;
         match self
             .passwords
-            .verify(password, credentials.password_hash.as_ref())
+            .verify_in(place, password, credentials.password_hash.as_ref())
             .await?
         {
             Verdict::Match { .. } => {

@@ -346,99 +346,41 @@ impl AuthBuilder {
         self.accounts.check(self.post.is_some())?;
         self.sweep.check()?;
         self.admin.check()?;
-        let Self {
-            store,
-            keys,
-            issuer,
-            audience,
-            sessions,
-            passwords,
-            public_url,
-            rules,
-            accounts: account_policy,
-            sweep,
-            roles: fixed_roles,
-            admin: admin_policy,
-            limits,
-            letters,
-            post,
-            clock,
-            entropy,
-        } = self;
         let metrics = Arc::new(Metrics::default());
-        let tokens = Tokens::new(
-            keys,
-            &issuer,
-            &audience,
-            Arc::clone(&clock),
-            Arc::clone(&entropy),
-        );
-        let presence = Presence::new(Arc::clone(&store));
-        let throttle = Throttle::new(ThrottleParts {
-            store: Arc::clone(&store),
-            tokens: tokens.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            settings: limits,
-        })?;
+        let letters = self.letters.clone();
         let letters = letters.map_or_else(|| Letters::load(&LetterSettings::default()), Ok)?;
-        let names = [
-            letters.product().to_owned(),
-            host_of(&public_url),
-            host_of(post.as_ref().map_or("", |post| &post.public_url)),
-        ];
-        let chance = Arc::clone(&entropy);
-        let passwords = Passwords::start(&passwords, &names, chance, Arc::clone(&metrics))?;
-        let outbox = Outbox::start(OutboxParts {
-            store: Arc::clone(&store),
-            tokens: tokens.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            letters: letters.clone(),
-            post,
-        })?;
-        let (limit, idle) = (sessions.limit(), sessions.idle());
-        let flush_every = sessions.last_seen_flush.to_duration();
+        let (policy, account_policy) = (self.sessions.clone(), self.accounts.clone());
+        let (admin_policy, sweep) = (self.admin.clone(), self.sweep.clone());
+        let means = Means::start(self, &letters, &metrics)?;
+        let presence = Presence::new(Arc::clone(&means.store));
+        let flush_every = policy.last_seen_flush.to_duration();
         let sessions = Sessions::new(SessionParts {
-            store: Arc::clone(&store),
-            passwords: passwords.clone(),
-            tokens: tokens.clone(),
-            lookup: Lookup::start(&store, &metrics),
+            store: Arc::clone(&means.store),
+            passwords: means.passwords.clone(),
+            tokens: means.tokens.clone(),
+            lookup: Lookup::start(&means.store, &metrics),
             presence: presence.clone(),
-            outbox: outbox.clone(),
-            throttle: throttle.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            policy: Arc::new(sessions),
+            outbox: means.outbox.clone(),
+            throttle: means.throttle.clone(),
+            clock: Arc::clone(&means.clock),
+            entropy: Arc::clone(&means.entropy),
+            policy: Arc::new(policy),
             needs_verified_email: account_policy.require_verified_email,
         });
-        let means = Means {
-            store: Arc::clone(&store),
-            passwords,
-            tokens: tokens.clone(),
-            outbox: outbox.clone(),
-            throttle: throttle.clone(),
-            rules,
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            limit,
-            idle,
-            unverified_ttl: account_policy.unverified_ttl,
-            fixed_roles: Arc::new(fixed_roles),
-        };
-        let roles = RoleBook::new(Arc::clone(&store), Arc::clone(&means.fixed_roles));
+        let roles = RoleBook::new(Arc::clone(&means.store), Arc::clone(&means.fixed_roles));
         let (accounts, admin) = on_users(&means, &roles, admin_policy);
         let (verification, recovery) = by_mail(&means);
-        let sweeper = Sweeper::new(Arc::clone(&store), Arc::clone(&clock), &*entropy, sweep);
+        let (store, clock) = (Arc::clone(&means.store), Arc::clone(&means.clock));
+        let sweeper = Sweeper::new(store, clock, &*means.entropy, sweep);
         let auth = Auth(Arc::new(Inner {
-            store,
-            clock,
-            entropy,
+            store: means.store,
+            clock: means.clock,
+            entropy: means.entropy,
             metrics,
-            tokens,
+            tokens: means.tokens,
             presence,
-            outbox,
-            throttle,
+            outbox: means.outbox,
+            throttle: means.throttle,
             sessions,
             accounts,
             verification,
@@ -464,7 +406,7 @@ fn host_of(url: &str) -> String {
     host.unwrap_or_default().to_owned()
 }
 
-/// What the use cases around users and letters are made of.
+/// What the use cases are made of.
 struct Means {
     store: Arc<dyn Store>,
     passwords: Passwords,
@@ -478,6 +420,60 @@ struct Means {
     idle: IdleRule,
     unverified_ttl: Span,
     fixed_roles: Arc<FixedRoles>,
+}
+
+impl Means {
+    fn start(
+        builder: AuthBuilder,
+        letters: &Letters,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, BadSetting> {
+        let (store, clock, entropy) = (builder.store, builder.clock, builder.entropy);
+        let tokens = Tokens::new(
+            builder.keys,
+            &builder.issuer,
+            &builder.audience,
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+        );
+        let throttle = Throttle::new(ThrottleParts {
+            store: Arc::clone(&store),
+            tokens: tokens.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            settings: builder.limits,
+        })?;
+        let post = builder.post;
+        let names = [
+            letters.product().to_owned(),
+            host_of(&builder.public_url),
+            host_of(post.as_ref().map_or("", |post| &post.public_url)),
+        ];
+        let (chance, metrics) = (Arc::clone(&entropy), Arc::clone(metrics));
+        let passwords = Passwords::start(&builder.passwords, &names, chance, metrics)?;
+        let outbox = Outbox::start(OutboxParts {
+            store: Arc::clone(&store),
+            tokens: tokens.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            letters: letters.clone(),
+            post,
+        })?;
+        Ok(Self {
+            store,
+            passwords,
+            tokens,
+            outbox,
+            throttle,
+            rules: builder.rules,
+            clock,
+            entropy,
+            limit: builder.sessions.limit(),
+            idle: builder.sessions.idle(),
+            unverified_ttl: builder.accounts.unverified_ttl,
+            fixed_roles: Arc::new(builder.roles),
+        })
+    }
 }
 
 fn on_users(means: &Means, roles: &RoleBook, policy: AdminPolicy) -> (Accounts, Admin) {

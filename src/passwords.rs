@@ -36,7 +36,7 @@ use self::{
     cost::{LARGEST_COST, LARGEST_LOG_N, cost_of, making_up},
     rules::Rules,
     strength::Estimates,
-    threads::Threads,
+    threads::{Place, Threads},
 };
 pub use self::{context::Personal, policy::PasswordPolicy, rules::BrokenRule, strength::Strength};
 use crate::{
@@ -206,7 +206,7 @@ impl Passwords {
         let (password, params) = (password.0.clone(), self.params);
         let salt = random_bytes::<16>(&*self.entropy);
         let hash = self
-            .scrypt(move || {
+            .scrypt(self.place()?, move || {
                 Scrypt::new().hash_password_customized(
                     password.expose().as_bytes(),
                     &salt,
@@ -234,6 +234,29 @@ impl Passwords {
         password: &SecretString,
         hash: Option<&PasswordHash>,
     ) -> AuthResult<Verdict> {
+        self.verify_in(self.place()?, password, hash).await
+    }
+
+    /// A place among the passwords that are worked on, for whoever counts an attempt before it is judged: one
+    /// that cannot be judged must not count.
+    ///
+    /// # Errors
+    /// [`AuthError::Overloaded`] when the queue is full.
+    pub(crate) fn place(&self) -> AuthResult<Place> {
+        let place = self.threads.place();
+        if place.is_err() {
+            self.metrics.scrypt_refused.bump();
+        }
+        place
+    }
+
+    /// As [`Self::verify`], in a place that was taken before.
+    pub(crate) async fn verify_in(
+        &self,
+        place: Place,
+        password: &SecretString,
+        hash: Option<&PasswordHash>,
+    ) -> AuthResult<Verdict> {
         let normal = normalise(password);
         if normal.expose().chars().count() > LONGEST {
             return Ok(Verdict::Mismatch);
@@ -257,7 +280,7 @@ impl Passwords {
         let cost = cost_of(params);
         let target = self.cost.fetch_max(cost, Ordering::Relaxed).max(cost);
         let computed = self
-            .scrypt(move || {
+            .scrypt(place, move || {
                 let mut out = vec![0; expected.len()];
                 let password = normal.expose().as_bytes();
                 scrypt::scrypt(password, &salt, &params, &mut out)?;
@@ -290,6 +313,7 @@ impl Passwords {
     /// Runs scrypt on one of its threads.
     async fn scrypt<T: Send + 'static>(
         &self,
+        place: Place,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> AuthResult<T> {
         let metrics = Arc::clone(&self.metrics);
@@ -297,11 +321,7 @@ impl Passwords {
             metrics.scrypt_runs.bump();
             work()
         };
-        let ran = self.threads.run(counted).await;
-        if let Err(AuthError::Overloaded(_)) = &ran {
-            self.metrics.scrypt_refused.bump();
-        }
-        ran
+        self.threads.run_in(place, counted).await
     }
 }
 

@@ -603,10 +603,11 @@ impl Sessions {
             .await?
             .ok_or(AuthError::SessionUnknown)?;
         let (user, session) = (caller.user.id, caller.session_id);
+        let place = self.passwords.place()?;
         let attempt = self.throttle.password_check(user, session).await?;
         let verdict = self
             .passwords
-            .verify(password, credentials.password_hash.as_ref())
+            .verify_in(place, password, credentials.password_hash.as_ref())
             .await?;
         if verdict == passwords::Verdict::Mismatch {
             return Err(AuthError::WrongPassword);

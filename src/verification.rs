@@ -94,8 +94,9 @@ impl Verification {
             .await?
             .ok_or(AuthError::SessionUnknown)?;
         let hash = credentials.password_hash.as_ref();
+        let place = self.passwords.place()?;
         let attempt = self.throttle.password_check(user, session).await?;
-        if self.passwords.verify(password, hash).await? == Verdict::Mismatch {
+        if self.passwords.verify_in(place, password, hash).await? == Verdict::Mismatch {
             return Err(AuthError::WrongPassword);
         }
         self.throttle.succeeded(attempt).await;

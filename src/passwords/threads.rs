@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{AuthError, AuthResult};
 
@@ -19,10 +19,16 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A fixed number of threads behind a bounded queue; they end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Threads {
-    jobs: mpsc::SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
+    /// One for each job that may run or wait.
+    places: Arc<Semaphore>,
     /// What they do, in words.
     what: &'static str,
 }
+
+/// A place for one job, running or waiting, until it is done or given up.
+#[must_use]
+pub(crate) struct Place(#[expect(dead_code, reason = "it is had, not used")] OwnedSemaphorePermit);
 
 impl Threads {
     /// Starts `count` threads called `name`, for which `waiting` jobs may wait.
@@ -31,22 +37,43 @@ impl Threads {
         count: usize,
         waiting: usize,
     ) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::sync_channel::<Job>(waiting);
+        let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         for n in 0..count {
             let queue = Arc::clone(&queue);
             let thread = thread::Builder::new().name(format!("{name}-{n}"));
             thread.spawn(move || work(&queue))?;
         }
-        Ok(Self { jobs, what })
+        let places = Arc::new(Semaphore::new(count.saturating_add(waiting)));
+        Ok(Self { jobs, places, what })
+    }
+
+    /// A place for a job, for whoever wants to know that there is one before anything else is done.
+    ///
+    /// # Errors
+    /// [`AuthError::Overloaded`] when the queue is full.
+    pub(super) fn place(&self) -> AuthResult<Place> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place
+            .map(Place)
+            .map_err(|_| AuthError::Overloaded(self.what))
     }
 
     /// Runs `work` on one of the threads.
     ///
     /// # Errors
-    /// [`AuthError::Overloaded`] when the queue is full.
+    /// As [`Self::place`].
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> AuthResult<T> {
+        self.run_in(self.place()?, work).await
+    }
+
+    /// As [`Self::run`], in a place that was taken before.
+    pub(super) async fn run_in<T: Send + 'static>(
+        &self,
+        place: Place,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> AuthResult<T> {
         let (done, answer) = oneshot::channel();
@@ -55,11 +82,11 @@ impl Threads {
             if !done.is_closed() {
                 let _ = done.send(work());
             }
+            drop(place);
         });
-        let queued = self.jobs.try_send(job);
-        queued.map_err(|_| AuthError::Overloaded(self.what))?;
-        let gone = |_| AuthError::Internal(format!("a thread is gone: {}", self.what));
-        answer.await.map_err(gone)
+        let gone = || AuthError::Internal(format!("a thread is gone: {}", self.what));
+        self.jobs.send(job).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
     }
 }
 

@@ -37,11 +37,13 @@ impl Sessions {
         let found = self.store.user_by_login(name).await?;
         let user = found.as_ref().map(|credentials| credentials.user.id);
         let known = self.throttle.recognise(proof).await?;
+        // Before the attempt is counted: one that cannot be judged must not count as failed.
+        let place = self.passwords.place()?;
         let attempt = self.throttle.login(name, user, known.as_ref()).await?;
         let hash = found
             .as_ref()
             .and_then(|credentials| credentials.password_hash.as_ref());
-        let verdict = self.passwords.verify(password, hash).await?;
+        let verdict = self.passwords.verify_in(place, password, hash).await?;
         let (Some(credentials), passwords::Verdict::Match { outdated }) = (found, verdict) else {
             return Err(AuthError::BadCredentials);
         };

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use doorward::{
-    clock::Span, http::ApiOptions, model::quota::Limit, throttle::settings::LimitSettings,
+    clock::Span, http::ApiOptions, model::quota::Limit, passwords::PasswordPolicy,
+    throttle::settings::LimitSettings,
 };
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ use crate::{
         backend::Database,
         browser::form_body,
         mailbox::Mailbox,
-        race,
+        race, until,
     },
 };
 
@@ -36,6 +37,7 @@ for_each_store! {
     a_device_is_known_again_by_its_cookie,
     devices_are_forgotten_where_one_may_be_a_thiefs,
     refreshes_of_one_session_are_limited,
+    a_login_that_finds_no_place_is_no_failure,
 }
 
 const WRONG: &str = "a wrong password altogether";
@@ -741,4 +743,45 @@ async fn refreshes_of_one_session_are_limited(database: Database) {
     // The token is as good as before.
     app.clock.advance(Span::secs(100));
     ann.refreshed().await;
+}
+
+/// ASVS 15.2.2: who is turned away because others are being served has not guessed wrong.
+async fn a_login_that_finds_no_place_is_no_failure(database: Database) {
+    let passwords = PasswordPolicy {
+        scrypt_log_n: 15,
+        threads: 1,
+        queue: 1,
+        ..PasswordPolicy::light()
+    };
+    let setup = Setup {
+        passwords,
+        limits: LimitSettings::default(),
+        ..Setup::default()
+    };
+    let app = App::with(database, setup).await;
+    app.register("ann@example.org").await;
+    let log_in = |email: &str| {
+        let (client, body) = (app.anonymous(), right(email));
+        async move { client.post("/v1/auth/login", body).await }
+    };
+    let busy: Vec<_> = (0..4)
+        .map(|n| tokio::spawn(log_in(&format!("user{n}@example.org"))))
+        .collect();
+    let refused = || app.nodes[0].auth.metrics().scrypt_refused.get();
+    until("the queue is full", async || refused() > 0).await;
+    let mut turned_away = 0;
+    for _ in 0..20 {
+        let reply = log_in("ann@example.org").await;
+        if reply.status == 200 {
+            break;
+        }
+        assert_problem!(reply, 503, "overloaded");
+        turned_away += 1;
+    }
+    assert!(turned_away > 0, "the queue was never full");
+    for login in busy {
+        let status = login.await.expect("no panic").status;
+        assert!([401, 503].contains(&status), "{status}");
+    }
+    log_in("ann@example.org").await.expect(200);
 }
