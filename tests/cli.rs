@@ -496,7 +496,7 @@ fn migrations_are_listed_applied_and_taken_back() {
     assert_eq!(migrate(&[]).json(), json!({"applied": all}));
     assert_eq!(migrate(&[]).json(), json!({"applied": []}));
     assert_eq!(migrate(&["--check"]).json(), json!({"pending": []}));
-    let down = migrate(&["--down", "5"]).json();
+    let down = migrate(&["--down", "6"]).json();
     assert_eq!(down, json!({"reverted": newest_first}));
     assert_eq!(migrate(&["--check"]).code, 1);
 }

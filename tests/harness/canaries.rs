@@ -12,12 +12,15 @@ use std::{
     sync::{Arc, Mutex, Once, PoisonError},
 };
 
+use aho_corasick::AhoCorasick;
 use serde_json::Value;
 
 use super::app::PASSWORD;
 
 /// Shorter texts may stand anywhere by chance.
 const SHORTEST: usize = 12;
+/// So much of a secret's end is looked for: access tokens all begin alike.
+const TAIL: usize = 24;
 /// Fields whose texts are secrets, wherever they stand.
 const FIELDS: [&str; 8] = [
     "password",
@@ -49,12 +52,18 @@ impl Canaries {
 
     /// The first secret that stands in what is stored, as text or in hexadecimal.
     pub fn found_in(&self, stored: &[u8]) -> Option<String> {
-        let stored = String::from_utf8_lossy(stored);
         let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = noted.iter().find(|secret| {
-            stored.contains(secret.as_str()) || stored.contains(&hexadecimal(secret))
-        });
-        found.cloned()
+        let secrets: Vec<&String> = noted.iter().collect();
+        let tails: Vec<Vec<u8>> = secrets
+            .iter()
+            .flat_map(|secret| {
+                let tail = &secret.as_bytes()[secret.len().saturating_sub(TAIL)..];
+                [tail.to_vec(), hexadecimal(tail).into_bytes()]
+            })
+            .collect();
+        let all = AhoCorasick::new(tails).expect("few enough secrets");
+        let found = all.find(stored)?;
+        Some(secrets[found.pattern().as_usize() / 2].clone())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -63,8 +72,8 @@ impl Canaries {
     }
 }
 
-fn hexadecimal(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut hex, byte| {
+fn hexadecimal(text: &[u8]) -> String {
+    text.iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
         hex
     })

@@ -4,14 +4,17 @@ use doorward::{
     clock::{Span, Timestamp},
     ids::{LetterId, UserId},
     model::{
+        device::NewDevice,
         mail::{LetterKind, Settlement},
+        quota::{Draw, Quota},
         role::FixedRoles,
         session::CloseReason,
+        token::SecretHash,
         user::{NewUser, UserPatch},
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CreateUser, Leftover, Prepared, Redeem, Store,
-        UpdateUser,
+        Take, UpdateUser,
     },
 };
 use uuid::Uuid;
@@ -42,6 +45,7 @@ for_each_store! {
     whoever_was_verified_once_stays,
     an_account_with_a_role_or_without_leave_stays,
     verifying_and_removing_race,
+    counters_and_devices_go_when_they_count_for_nothing,
     one_holder_has_a_lease,
 }
 
@@ -306,6 +310,36 @@ async fn verifying_and_removing_race(database: Database) {
         // So that the next round begins with nobody to remove.
         let wrong = nodes[0].verify_email(&by_wrong_code(&email), days(6)).await;
         assert!(wrong.expect("an answer").is_none());
+    }
+}
+
+async fn counters_and_devices_go_when_they_count_for_nothing(database: Database) {
+    let store = database.open().await;
+    let user = add_user(&*store, "ann@example.org").await;
+    let draw = Draw {
+        key: SecretHash::of("ann"),
+        account: None,
+        quota: Some(Quota::new(1, Span::secs(60))),
+        permits: 1,
+        failures: None,
+    };
+    let taken = store.take(&draw, NOW).await.expect("an answer");
+    assert_eq!(taken, Take::Admitted);
+    let device = NewDevice {
+        hash: SecretHash::of("a device"),
+        user_id: user,
+        created_at: NOW,
+        expires_at: at(60),
+    };
+    store.add_device(&device, 20).await.expect("stored");
+    for what in [Leftover::Counters, Leftover::Devices] {
+        assert_eq!(sweep(&*store, what, at(60)).await, 0, "{what:?}");
+    }
+    let owner = store.device_owner(&device.hash, at(59)).await;
+    assert_eq!(owner.expect("an answer"), Some(user));
+    for what in [Leftover::Counters, Leftover::Devices] {
+        assert_eq!(sweep(&*store, what, at(61)).await, 1, "{what:?}");
+        assert_eq!(sweep(&*store, what, at(61)).await, 0, "{what:?}");
     }
 }
 

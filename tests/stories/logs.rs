@@ -143,7 +143,8 @@ fn nobody_writes_lines_of_their_own() {
             ("DOORWARD__LOG__FORMAT", format),
             ("DOORWARD__LOG__LEVEL", "trace"),
         ]);
-        let mut server = Place::new().serve(&variables);
+        let place = Place::new();
+        let mut server = place.serve(&variables);
         let bodies = [
             json!({"email": FORGED, "password": FORGED}),
             json!({"email": EMAIL, "password": FORGED, "device_name": FORGED}),
