@@ -205,7 +205,7 @@ impl Throttle {
     /// Counts a request of a user who has proved who they are; mostly in the node's memory.
     ///
     /// # Errors
-    /// As [`Self::at_address`].
+    /// [`AuthError::RateLimited`], [`AuthError::Store`].
     pub async fn request(&self, user: UserId) -> AuthResult<()> {
         let inner = &*self.0;
         let Some(requests) = &inner.requests else {
