@@ -186,7 +186,7 @@ impl Sweeper {
     /// As [`Store::sweep`]; what was removed until then stays removed.
     pub async fn sweep(&self) -> StoreResult<Option<Swept>> {
         let mut swept = Swept::default();
-        if !self.holds_lease().await? {
+        if !self.holds_lease(LEASE).await? {
             return Ok(None);
         }
         for what in Leftover::ALL {
@@ -198,17 +198,20 @@ impl Sweeper {
                     break;
                 }
                 tokio::time::sleep(PAUSE).await;
-                if !self.holds_lease().await? {
+                if !self.holds_lease(LEASE).await? {
                     return Ok(Some(swept));
                 }
             }
         }
+        // Nobody has to wait for the end of a lease whose work is done.
+        self.holds_lease(Span::ZERO).await?;
         Ok(Some(swept))
     }
 
-    async fn holds_lease(&self) -> StoreResult<bool> {
+    /// Takes the lease, or renews it, for so long from now.
+    async fn holds_lease(&self, span: Span) -> StoreResult<bool> {
         let now = self.clock.now();
-        let until = now.plus(LEASE);
+        let until = now.plus(span);
         self.store
             .take_lease(LEASE_NAME, self.holder, until, now)
             .await

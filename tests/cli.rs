@@ -501,6 +501,21 @@ fn migrations_are_listed_applied_and_taken_back() {
     assert_eq!(migrate(&["--check"]).code, 1);
 }
 
+/// One command after the other, as a timer starts them.
+#[test]
+fn what_is_over_is_removed_by_command_as_well() {
+    let place = Place::new();
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    for _ in 0..2 {
+        let swept = place.run(&["sweep", "--json"], &LIGHT).json();
+        let kinds = swept.as_object().expect("an object");
+        assert_eq!(kinds.len(), 8, "{swept}");
+        assert!(kinds.values().all(|n| n == 0), "{swept}");
+    }
+    let words = place.run(&["sweep"], &LIGHT).answer();
+    assert!(words.starts_with("sessions 0, letters 0"), "{words}");
+}
+
 #[test]
 fn the_api_document_is_printed() {
     let url = [("DOORWARD__PUBLIC_URL", "https://auth.example.org")];

@@ -103,12 +103,18 @@ async fn one_node_sweeps_at_a_time(database: Database) {
     let swept = sweeping.await.expect("swept").expect("an answer");
     assert_eq!(swept.map(|swept| swept.sessions), Some(3));
 
-    // A node that died while it swept does not keep the others from it for long.
+    let nothing_left = Some(Swept::default());
+    assert_eq!(second.sweep().await.expect("an answer"), nothing_left);
+
+    // A node that dies while it sweeps keeps the others from it, but not for long.
+    let gate = app.nodes[0].store.hold_before("sweep");
+    let first = app.nodes[0].auth.sweeper().clone();
+    let dying = tokio::spawn(async move { first.sweep().await });
+    gate.reached().await;
+    dying.abort();
+    assert_eq!(second.sweep().await.expect("an answer"), None);
     app.clock.advance(Span::minutes(6));
-    assert_eq!(
-        second.sweep().await.expect("an answer"),
-        Some(Swept::default())
-    );
+    assert_eq!(second.sweep().await.expect("an answer"), nothing_left);
 }
 
 /// ASVS 2.2.3.
