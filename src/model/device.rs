@@ -3,9 +3,7 @@
 //! A device opens nothing. It says that failed logins from elsewhere are not to be counted against it
 //! (ASVS 6.3.1). What is stored of it is a hash.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-
-use super::token::SecretHash;
+use super::token::{SecretHash, read, written};
 use crate::{
     clock::Timestamp,
     entropy::{Entropy, random_bytes},
@@ -24,17 +22,13 @@ impl DeviceSecret {
     /// A fresh secret.
     #[must_use]
     pub fn fresh(entropy: &dyn Entropy) -> Self {
-        let bytes = random_bytes::<32>(entropy);
-        let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-        Self(SecretString::new(text))
+        Self(written(PREFIX, &random_bytes::<32>(entropy)))
     }
 
     /// A secret as presented by a client; `None` for what cannot be one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let body = text.strip_prefix(PREFIX)?;
-        let bytes = URL_SAFE_NO_PAD.decode(body).ok()?;
-        (bytes.len() == 32).then(|| Self(SecretString::from(text)))
+        read(PREFIX, text).map(Self)
     }
 
     /// The text for the client; whoever calls this puts it nowhere else.

@@ -29,16 +29,13 @@ impl LinkSecret {
     /// The secret of these bytes, which nobody else may be able to guess.
     #[must_use]
     pub fn of(bytes: &[u8; 32]) -> Self {
-        let text = format!("{LINK_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-        Self(SecretString::new(text))
+        Self(written(LINK_PREFIX, bytes))
     }
 
     /// A secret as presented by a client; `None` for what cannot be one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let body = text.strip_prefix(LINK_PREFIX)?;
-        let bytes = URL_SAFE_NO_PAD.decode(body).ok()?;
-        (bytes.len() == 32).then(|| Self(SecretString::from(text)))
+        read(LINK_PREFIX, text).map(Self)
     }
 
     /// The text for the link; whoever calls this puts it nowhere else.
@@ -53,6 +50,18 @@ impl LinkSecret {
     pub fn hash(&self) -> SecretHash {
         SecretHash::of(self.0.expose())
     }
+}
+
+/// 256 random bits as a text with a prefix.
+pub(super) fn written(prefix: &str, bytes: &[u8; 32]) -> SecretString {
+    SecretString::new(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+/// The reverse of [`written`]; `None` for what it cannot have written.
+pub(super) fn read(prefix: &str, text: &str) -> Option<SecretString> {
+    let body = text.strip_prefix(prefix)?;
+    let bytes = URL_SAFE_NO_PAD.decode(body).ok()?;
+    (bytes.len() == 32).then(|| SecretString::from(text))
 }
 
 /// The stored form of a random secret. Prints `***`.
