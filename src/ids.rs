@@ -90,3 +90,7 @@ id! {
     /// Names a registration that waits for its address to be confirmed.
     RegistrationId
 }
+id! {
+    /// Names a record of the audit trail.
+    AuditId
+}

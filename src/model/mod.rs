@@ -1,6 +1,7 @@
 //! What Doorward knows: data and transitions, no I/O.
 
 pub mod account;
+pub mod audit;
 pub mod client;
 pub mod device;
 pub mod field;

@@ -108,6 +108,21 @@ impl UserPatch {
         *self == Self::default()
     }
 
+    /// The names of the fields that change, as the API calls them.
+    #[must_use]
+    pub fn field_names(&self) -> Vec<&'static str> {
+        let fields = [
+            ("username", self.username.is_some()),
+            ("attributes", self.attributes.is_some()),
+            ("email", self.email.is_some()),
+            ("email_verified", self.email_verified.is_some()),
+            ("max_sessions", self.max_sessions.is_some()),
+            ("on_session_limit", self.on_session_limit.is_some()),
+        ];
+        let changed = fields.into_iter().filter(|(_, changes)| *changes);
+        changed.map(|(name, _)| name).collect()
+    }
+
     /// What becomes of `email_verified_at`; `None` leaves it as it is. A new address counts as not
     /// verified unless it is said to be.
     #[must_use]

@@ -6,6 +6,8 @@
 //!
 //! Rules for all methods:
 //! - `now` is the caller's time; an implementation never asks for its own.
+//! - What is worth a record in the audit trail is done on an [`Occasion`], which says when, by whom and from
+//!   where. Its record is written in the same step: neither is ever there without the other.
 //! - A change that returned is durable and visible to every later read on every node.
 //! - A stored time never goes back: writers store `max(old, now)`.
 //! - A method that writes in several statements finishes even if its caller goes away.
@@ -27,9 +29,13 @@ pub use self::error::StoreError;
 use crate::{
     clock::{Span, Timestamp},
     email::EmailAddress,
-    ids::{LetterId, RegistrationId, SessionId, UserId},
+    ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        audit::{
+            AuditFilter, AuditRecord, Event, Occasion, WrappedKey,
+            seal::{Mark, MarkName, Sealed},
+        },
         device::NewDevice,
         mail::{Letter, LetterKind, LetterState, NewLetter, Settlement},
         quota::{Draw, Refusal},
@@ -249,6 +255,17 @@ pub enum OpenSession {
     CredentialsChanged,
 }
 
+/// Outcome of [`Store::erase_user`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EraseUser {
+    /// Erased.
+    Erased,
+    /// Refused: no active administrator would be left.
+    LastAdmin,
+    /// There is no such user.
+    Gone,
+}
+
 /// What [`Store::open_session`] is to do.
 #[derive(Debug, Clone)]
 pub struct OpenSessionRequest {
@@ -386,6 +403,7 @@ pub trait Store: Send + Sync + 'static {
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
         letter: Option<&NewLetter>,
+        by: &Occasion,
     ) -> StoreResult<CreateUser>;
 
     /// The user with this id.
@@ -414,7 +432,7 @@ pub trait Store: Send + Sync + 'static {
         notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<UpdateUser>;
 
     /// Replaces a user's roles. Sessions stay open: rights are read from the user at each request.
@@ -428,7 +446,7 @@ pub trait Store: Send + Sync + 'static {
         id: UserId,
         roles: &Roles,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeStanding>;
 
     /// Deactivates a user and closes all their sessions (`account_deactivated`) in the same step.
@@ -442,11 +460,11 @@ pub trait Store: Send + Sync + 'static {
         id: UserId,
         credential_version: Option<i64>,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeStanding>;
 
     /// Lets a user log in again; closed sessions stay closed.
-    async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding>;
+    async fn activate_user(&self, id: UserId, by: &Occasion) -> StoreResult<ChangeStanding>;
 
     /// All roles of the database, by name.
     async fn list_roles(&self) -> StoreResult<Vec<StoredRole>>;
@@ -462,17 +480,22 @@ pub trait Store: Send + Sync + 'static {
         &self,
         role: &RoleDefinition,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<PutRole>;
 
     /// Deletes a role. Users keep its name, which grants nothing from then on; the last administrator
     /// stays, as with [`Self::set_roles`].
-    async fn delete_role(&self, name: &str, fixed: &FixedRoles) -> StoreResult<DeleteRole>;
+    async fn delete_role(
+        &self,
+        name: &str,
+        fixed: &FixedRoles,
+        by: &Occasion,
+    ) -> StoreResult<DeleteRole>;
 
     /// Replaces the password if it is still the one `credential_version` was read with, closes all sessions
     /// (`password_changed`) but `keep` and stores the letter, in one step. Open secrets for setting a
     /// password or changing the address become void, those in letters that wait among them;
-    /// `credential_version` grows by one and `keep` counts as authenticated at `now`.
+    /// `credential_version` grows by one and `keep` counts as authenticated at that time.
     ///
     /// Of concurrent calls with one `credential_version` exactly one is `Changed`.
     async fn set_password(
@@ -482,7 +505,7 @@ pub trait Store: Send + Sync + 'static {
         credential_version: i64,
         keep: Option<SessionId>,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<SetPassword>;
 
     /// Whose password a one-time secret would set now, for [`Self::redeem_set_password`]. Nothing is spent, and a
@@ -503,14 +526,14 @@ pub trait Store: Send + Sync + 'static {
         proof: &Proof,
         hash: &PasswordHash,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Redeem>;
 
     /// Spends a secret that was mailed to a user's address and notes that it is verified, in one step.
     /// `None`: refused, and nothing was written but that a code was tried.
     ///
     /// Of concurrent calls with one secret exactly one is answered with a user.
-    async fn verify_email(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>>;
+    async fn verify_email(&self, proof: &Proof, by: &Occasion) -> StoreResult<Option<User>>;
 
     /// Spends a secret that was mailed to a new address and gives its user that address, verified, in one
     /// step with `notice`, a letter to the old one if that was verified; the old one is then kept for the
@@ -522,7 +545,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         proof: &Proof,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeEmail>;
 
     /// Spends the link of a notice whose reader says that it was somebody else: closes all sessions
@@ -538,7 +561,7 @@ pub trait Store: Send + Sync + 'static {
         link: &SecretHash,
         reset: Option<&NewLetter>,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<UserId>>;
 
     /// Stores a registration that waits for its address, with its letter. Nothing is looked at, so that an
@@ -547,6 +570,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         registration: &NewRegistration,
         letter: &NewLetter,
+        by: &Occasion,
     ) -> StoreResult<()>;
 
     /// The waiting registration that a link names, or the newest one of an address for a code. Nothing is
@@ -567,7 +591,7 @@ pub trait Store: Send + Sync + 'static {
         proof: &Proof,
         expected: Option<RegistrationId>,
         user: UserId,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ConfirmRegistration>;
 
     /// What clients said about themselves when the user's last twenty sessions were opened.
@@ -576,7 +600,12 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a letter, unless one of its kind to the same address, about the same user under the same
     /// `credential_version` if it is about one, was caused after `quiet_since`; says whether it did. Nothing else is looked at, so that an address that nobody has costs the same. Of
     /// concurrent calls more than one may be stored.
-    async fn add_letter(&self, letter: &NewLetter, quiet_since: Timestamp) -> StoreResult<bool>;
+    async fn add_letter(
+        &self,
+        letter: &NewLetter,
+        quiet_since: Timestamp,
+        by: &Occasion,
+    ) -> StoreResult<bool>;
 
     /// Claims letters that are due, the longest waiting first: until `now` + `lease` nobody else is given
     /// them, and later somebody is. Of concurrent calls each letter is given to one. A corrupt letter is
@@ -612,10 +641,10 @@ pub trait Store: Send + Sync + 'static {
     async fn letter(&self, id: LetterId) -> StoreResult<Option<Letter>>;
 
     /// Makes a letter due now that waits or was given up.
-    async fn retry_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter>;
+    async fn retry_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter>;
 
     /// Gives up a letter that waits or was given up.
-    async fn drop_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter>;
+    async fn drop_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter>;
 
     /// Opens a session, in one step with everything that belongs to it: sessions of the user that
     /// have expired (`expired`) or become idle (`idle`) are closed first; if as many as the limit or
@@ -627,7 +656,7 @@ pub trait Store: Send + Sync + 'static {
     async fn open_session(
         &self,
         request: &OpenSessionRequest,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<OpenSession>;
 
     /// The sessions asked for with their users, in the order asked; `None` for one that does not
@@ -651,7 +680,7 @@ pub trait Store: Send + Sync + 'static {
         session: SessionId,
         reason: CloseReason,
         unseen_since: Option<Timestamp>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession>;
 
     /// Closes a session one of whose refresh tokens was used twice (`refresh_reused`), and stores the letter
@@ -661,7 +690,7 @@ pub trait Store: Send + Sync + 'static {
         user: UserId,
         session: SessionId,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession>;
 
     /// Whose session it is, open or closed; `None` if there is no such session.
@@ -672,7 +701,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         session: SessionId,
         reason: CloseReason,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession>;
 
     /// Closes all open sessions of a user but `keep`, and says how many. `None`: no such user.
@@ -683,7 +712,7 @@ pub trait Store: Send + Sync + 'static {
         user: UserId,
         keep: Option<SessionId>,
         reason: CloseReason,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<u64>>;
 
     /// Notes that the user of an open session has just proved who they are, unless that was noted
@@ -694,7 +723,7 @@ pub trait Store: Send + Sync + 'static {
         user: UserId,
         session: SessionId,
         known: Timestamp,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<Timestamp>>;
 
     /// Puts the successor in the place of a session's refresh token and answers when the session ends.
@@ -734,7 +763,13 @@ pub trait Store: Send + Sync + 'static {
     /// less than `most` when nothing more is left.
     ///
     /// Races with whatever gives it a longer life: what is not over any more when it is its turn stays.
-    async fn sweep(&self, what: Leftover, before: Timestamp, most: u32) -> StoreResult<u32>;
+    async fn sweep(
+        &self,
+        what: Leftover,
+        before: Timestamp,
+        most: u32,
+        by: &Occasion,
+    ) -> StoreResult<u32>;
 
     /// Takes a lease until then, or renews it: false while somebody else holds it. Of any number of
     /// concurrent calls by different holders one is answered true, until the time that it named.
@@ -756,8 +791,13 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets what was counted under these keys. A draw at the same time counts or does not.
     async fn clear_counters(&self, keys: &[SecretHash]) -> StoreResult<()>;
 
-    /// Forgets everything that was counted for an account ([`Draw::account`]).
-    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()>;
+    /// Forgets everything that was counted for an account ([`Draw::account`]), which is that of `whose`.
+    async fn clear_account(
+        &self,
+        account: &SecretHash,
+        whose: UserId,
+        by: &Occasion,
+    ) -> StoreResult<()>;
 
     /// Stores a device of a user, of which there are `most` afterwards at the most: those that never came
     /// back are forgotten first, then the longest unused. Nothing is stored for a user who is gone.
@@ -780,6 +820,56 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets all devices of a user.
     async fn forget_devices(&self, user: UserId) -> StoreResult<()>;
+
+    /// Deletes a user with everything that is theirs: sessions, secrets, devices, letters to them and about
+    /// them, registrations for their address. The key of their audit details is dropped for good; the records
+    /// stay. The last administrator stays, as with [`Self::set_roles`].
+    ///
+    /// Races with whatever changes the user: whichever comes first, nothing of the user is left.
+    async fn erase_user(
+        &self,
+        id: UserId,
+        fixed: &FixedRoles,
+        by: &Occasion,
+    ) -> StoreResult<EraseUser>;
+
+    /// Writes records of what changed nothing: what was refused or only read. It is the same work whether an
+    /// event is about somebody or about nobody.
+    async fn record(&self, events: &[Event], by: &Occasion) -> StoreResult<()>;
+
+    /// Records of the audit trail by descending id (newest first), sealed or not.
+    async fn list_audit(&self, filter: &AuditFilter) -> StoreResult<Vec<AuditRecord>>;
+
+    /// Some records that are not sealed, by id.
+    async fn unsealed_audit(&self, most: u32) -> StoreResult<Vec<AuditRecord>>;
+
+    /// How many records are not sealed.
+    async fn count_unsealed_audit(&self) -> StoreResult<u64>;
+
+    /// Gives records their places and seals and moves the head from `known` to `head`, in one step. False, and
+    /// nothing is written, if the head is another one by now or one of the records is sealed or gone.
+    ///
+    /// Of any number of concurrent calls with one `known` one is answered true.
+    async fn seal_audit(
+        &self,
+        sealed: &[(AuditId, Sealed)],
+        known: Option<&Mark>,
+        head: &Mark,
+    ) -> StoreResult<bool>;
+
+    /// Sealed records by their place, from the one after `after` on.
+    async fn sealed_audit(&self, after: i64, most: u32) -> StoreResult<Vec<AuditRecord>>;
+
+    /// A place of the chain that was written down.
+    async fn audit_mark(&self, name: MarkName) -> StoreResult<Option<Mark>>;
+
+    /// Writes down up to which place records are removed, unless it was further already, and removes at most
+    /// `most` of them; says how many that were. In one step, so that no record is gone before the chain's new
+    /// beginning is known.
+    async fn cut_audit(&self, checkpoint: &Mark, most: u32) -> StoreResult<u32>;
+
+    /// The keys of these persons' audit details, of those who have one.
+    async fn audit_keys(&self, persons: &[UserId]) -> StoreResult<Vec<(UserId, WrappedKey)>>;
 }
 
 /// The schema changes of a database, applied in order of their numbers.

@@ -379,8 +379,12 @@ impl PostgresStore {
 
 #[path = "sql/addresses.rs"]
 mod addresses;
+#[path = "sql/audit.rs"]
+mod audit;
 #[path = "sql/contract.rs"]
 mod contract;
+#[path = "sql/erasing.rs"]
+mod erasing;
 #[path = "sql/faults.rs"]
 mod faults;
 #[path = "sql/limits.rs"]

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Every change in order; names and numbers as in the SQL databases.
-const CHANGES: [(&str, &str); 6] = [
+const CHANGES: [(&str, &str); 7] = [
     (
         "0001_users_and_sessions",
         include_str!("../../../migrations/mongodb/0001_users_and_sessions.json"),
@@ -49,6 +49,10 @@ const CHANGES: [(&str, &str); 6] = [
     (
         "0006_sweeping",
         include_str!("../../../migrations/mongodb/0006_sweeping.json"),
+    ),
+    (
+        "0007_audit",
+        include_str!("../../../migrations/mongodb/0007_audit.json"),
     ),
 ];
 

@@ -176,6 +176,7 @@ impl Store for MongoStore {
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
         letter: Option<&NewLetter>,
+        by: &Occasion,
     ) -> StoreResult<CreateUser> {
         transact(self, CreateUserWithNames::new(user, link, letter)).await
     }
@@ -203,9 +204,9 @@ impl Store for MongoStore {
         notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<UpdateUser> {
-        self.patch_user(id, patch, notice, limit, idle, now).await
+        self.patch_user(id, patch, notice, limit, idle, by.at).await
     }
 
     async fn set_roles(
@@ -213,9 +214,9 @@ impl Store for MongoStore {
         id: UserId,
         roles: &Roles,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeStanding> {
-        self.replace_roles(id, roles, fixed, now).await
+        self.replace_roles(id, roles, fixed, by.at).await
     }
 
     async fn deactivate_user(
@@ -223,13 +224,13 @@ impl Store for MongoStore {
         id: UserId,
         credential_version: Option<i64>,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeStanding> {
-        self.deactivate(id, credential_version, fixed, now).await
+        self.deactivate(id, credential_version, fixed, by.at).await
     }
 
-    async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
-        self.activate(id, now).await
+    async fn activate_user(&self, id: UserId, by: &Occasion) -> StoreResult<ChangeStanding> {
+        self.activate(id, by.at).await
     }
 
     async fn list_roles(&self) -> StoreResult<Vec<StoredRole>> {
@@ -244,12 +245,17 @@ impl Store for MongoStore {
         &self,
         role: &RoleDefinition,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<PutRole> {
-        self.replace_role(role, fixed, now).await
+        self.replace_role(role, fixed, by.at).await
     }
 
-    async fn delete_role(&self, name: &str, fixed: &FixedRoles) -> StoreResult<DeleteRole> {
+    async fn delete_role(
+        &self,
+        name: &str,
+        fixed: &FixedRoles,
+        by: &Occasion,
+    ) -> StoreResult<DeleteRole> {
         self.remove_role(name, fixed).await
     }
 
@@ -260,7 +266,7 @@ impl Store for MongoStore {
         credential_version: i64,
         keep: Option<SessionId>,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<SetPassword> {
         let work = ReplacePassword {
             id,
@@ -268,7 +274,7 @@ impl Store for MongoStore {
             credential_version,
             keep,
             letter: letter.cloned(),
-            now,
+            now: by.at,
         };
         transact(self, work).await
     }
@@ -283,32 +289,32 @@ impl Store for MongoStore {
         proof: &Proof,
         hash: &PasswordHash,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Redeem> {
         let work = RedeemSecret {
             proof: proof.clone(),
             hash: hash.clone(),
             letter: letter.cloned(),
-            now,
+            now: by.at,
         };
         transact(self, work).await
     }
 
-    async fn verify_email(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+    async fn verify_email(&self, proof: &Proof, by: &Occasion) -> StoreResult<Option<User>> {
         let proof = proof.clone();
-        transact(self, VerifyAddress { proof, now }).await
+        transact(self, VerifyAddress { proof, now: by.at }).await
     }
 
     async fn change_email(
         &self,
         proof: &Proof,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeEmail> {
         let work = ChangeAddress {
             proof: proof.clone(),
             notice: notice.cloned(),
-            now,
+            now: by.at,
         };
         transact(self, work).await
     }
@@ -318,15 +324,16 @@ impl Store for MongoStore {
         link: &SecretHash,
         reset: Option<&NewLetter>,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<UserId>> {
-        transact(self, Disown::new(link, reset, notice, now)).await
+        transact(self, Disown::new(link, reset, notice, by.at)).await
     }
 
     async fn add_registration(
         &self,
         registration: &NewRegistration,
         letter: &NewLetter,
+        by: &Occasion,
     ) -> StoreResult<()> {
         let work = AddRegistration {
             registration: registration.clone(),
@@ -348,13 +355,13 @@ impl Store for MongoStore {
         proof: &Proof,
         expected: Option<RegistrationId>,
         user: UserId,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ConfirmRegistration> {
         let work = Confirm {
             proof: proof.clone(),
             expected,
             user,
-            now,
+            now: by.at,
         };
         transact(self, work).await
     }
@@ -363,7 +370,12 @@ impl Store for MongoStore {
         self.read_recent_devices(user).await
     }
 
-    async fn add_letter(&self, letter: &NewLetter, quiet_since: Timestamp) -> StoreResult<bool> {
+    async fn add_letter(
+        &self,
+        letter: &NewLetter,
+        quiet_since: Timestamp,
+        by: &Occasion,
+    ) -> StoreResult<bool> {
         self.add_letter_unless_quiet(letter, quiet_since).await
     }
 
@@ -403,20 +415,20 @@ impl Store for MongoStore {
         self.read_one_letter(id).await
     }
 
-    async fn retry_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
-        self.retry(id, now).await
+    async fn retry_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter> {
+        self.retry(id, by.at).await
     }
 
-    async fn drop_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
-        self.drop_by_hand(id, now).await
+    async fn drop_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter> {
+        self.drop_by_hand(id, by.at).await
     }
 
     async fn open_session(
         &self,
         request: &OpenSessionRequest,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<OpenSession> {
-        self.open(request, now).await
+        self.open(request, by.at).await
     }
 
     async fn live_sessions(
@@ -436,9 +448,9 @@ impl Store for MongoStore {
         session: SessionId,
         reason: CloseReason,
         unseen_since: Option<Timestamp>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        self.close_one(Some(user), session, reason, unseen_since, now)
+        self.close_one(Some(user), session, reason, unseen_since, by.at)
             .await
     }
 
@@ -447,9 +459,9 @@ impl Store for MongoStore {
         user: UserId,
         session: SessionId,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        self.close_reused(user, session, letter, now).await
+        self.close_reused(user, session, letter, by.at).await
     }
 
     async fn owner_of_session(&self, session: SessionId) -> StoreResult<Option<UserId>> {
@@ -460,9 +472,9 @@ impl Store for MongoStore {
         &self,
         session: SessionId,
         reason: CloseReason,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        self.close_one(None, session, reason, None, now).await
+        self.close_one(None, session, reason, None, by.at).await
     }
 
     async fn close_sessions(
@@ -470,9 +482,9 @@ impl Store for MongoStore {
         user: UserId,
         keep: Option<SessionId>,
         reason: CloseReason,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<u64>> {
-        self.close_all(user, keep, reason, now).await
+        self.close_all(user, keep, reason, by.at).await
     }
 
     async fn renew_authentication(
@@ -480,9 +492,9 @@ impl Store for MongoStore {
         user: UserId,
         session: SessionId,
         known: Timestamp,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<Timestamp>> {
-        self.renew(user, session, known, now).await
+        self.renew(user, session, known, by.at).await
     }
 
     async fn rotate_refresh(
@@ -514,7 +526,13 @@ impl Store for MongoStore {
         self.flush_seen(seen).await
     }
 
-    async fn sweep(&self, what: Leftover, before: Timestamp, most: u32) -> StoreResult<u32> {
+    async fn sweep(
+        &self,
+        what: Leftover,
+        before: Timestamp,
+        most: u32,
+        by: &Occasion,
+    ) -> StoreResult<u32> {
         self.sweep_some(what, before, most).await
     }
 
@@ -536,7 +554,12 @@ impl Store for MongoStore {
         self.delete_counters(keys).await
     }
 
-    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()> {
+    async fn clear_account(
+        &self,
+        account: &SecretHash,
+        whose: UserId,
+        by: &Occasion,
+    ) -> StoreResult<()> {
         self.delete_counters_of(account).await
     }
 

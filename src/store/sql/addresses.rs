@@ -5,6 +5,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Conn,
+    audit::{self, Log},
     faults::{Fault, Taken},
     outbox,
     schema::{kept_addresses, users},
@@ -18,6 +19,7 @@ use crate::{
     email::EmailAddress,
     ids::UserId,
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::{ADDRESS_KEPT, NewLetter, Voiding},
         session::CloseReason,
         token::{Proof, Purpose, SecretHash},
@@ -29,14 +31,17 @@ use crate::{
 pub(super) async fn verify(
     conn: &mut Conn,
     proof: &Proof,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<Option<User>> {
+    let now = by.at;
     let verified: Result<Option<User>, Fault> = write_tx!(conn, async |tx| {
         let spent = secrets::spend(tx, proof, &[Purpose::VerifyEmail], now).await?;
         let Some(Spent { owner, .. }) = spent else {
             return Ok(None);
         };
         note_verified(tx, &owner.user, now).await?;
+        let verified = Event::done(EventKind::EmailVerified).about(owner.user.id);
+        audit::write(tx, by, &[verified]).await?;
         reread(tx, owner.user.id).await.map(Some)
     });
     Ok(verified?)
@@ -60,8 +65,9 @@ pub(super) async fn change(
     conn: &mut Conn,
     proof: &Proof,
     notice: Option<&NewLetter>,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<ChangeEmail> {
+    let now = by.at;
     let changed: Result<ChangeEmail, Fault> = write_tx!(conn, async |tx| {
         let spent = secrets::spend(tx, proof, &[Purpose::ChangeEmail], now).await?;
         let Some(Spent {
@@ -77,6 +83,8 @@ pub(super) async fn change(
         leave(tx, &before, &new, notice, now).await?;
         let for_old = [Purpose::VerifyEmail, Purpose::ResetPassword];
         secrets::void(tx, before.id, &for_old, Timestamp::EPOCH, now).await?;
+        let changed = Event::done(EventKind::EmailChanged).about(before.id);
+        audit::write(tx, by, &[changed]).await?;
         Ok(ChangeEmail::Changed(Box::new(reread(tx, before.id).await?)))
     });
     match changed {
@@ -178,12 +186,12 @@ pub(super) async fn disown(
     conn: &mut Conn,
     link: &SecretHash,
     told: &Told<'_>,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<Option<UserId>> {
-    match disown_once(conn, link, told, now).await {
+    match disown_once(conn, link, told, by).await {
         // Somebody took the address while it was given back: now it is seen that they have it.
         Err(fault) if fault.taken() == Some(Taken::Email) => {
-            Ok(disown_once(conn, link, told, now).await?)
+            Ok(disown_once(conn, link, told, by).await?)
         }
         disowned => Ok(disowned?),
     }
@@ -193,8 +201,9 @@ async fn disown_once(
     conn: &mut Conn,
     link: &SecretHash,
     told: &Told<'_>,
-    now: Timestamp,
+    by: &Occasion,
 ) -> Result<Option<UserId>, Fault> {
+    let now = by.at;
     write_tx!(conn, async |tx| {
         let proof = Proof::Link(*link);
         let spent = secrets::spend(tx, &proof, &[Purpose::NotMe], now).await?;
@@ -216,7 +225,10 @@ async fn disown_once(
             .set(columns)
             .execute(tx)
             .await?;
-        close_all(tx, before.id, None, CloseReason::Revoked, now).await?;
+        let mut log = Log::new(by);
+        log.add(Event::done(EventKind::AccountReclaimed).about(before.id));
+        close_all(tx, before.id, None, CloseReason::Revoked, &mut log).await?;
+        log.write(tx).await?;
         outbox::void_secrets_since(tx, &before, Voiding::Disowned, caused_at, now).await?;
         tell_taken_back(tx, &before, address, told, now).await?;
         Ok(Some(before.id))

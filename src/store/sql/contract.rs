@@ -7,16 +7,20 @@ use uuid::Uuid;
 use super::{
     Conn, Hot,
     addresses::{self, Told},
-    database_time,
+    audit, database_time, erasing,
     faults::{from_pool, to_the_end},
     limits, note_seen, outbox, passwords, preparing, refreshing, registrations, roles, sessions,
     standing, sweeping, users,
 };
 use crate::{
     clock::{Span, Timestamp},
-    ids::{LetterId, RegistrationId, SessionId, UserId},
+    ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        audit::{
+            AuditFilter, AuditRecord, Event, Occasion, WrappedKey,
+            seal::{Mark, MarkName, Sealed},
+        },
         device::NewDevice,
         mail::{Letter, LetterState, NewLetter, Settlement},
         quota::Draw,
@@ -27,7 +31,7 @@ use crate::{
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
+        DeleteRole, EraseUser, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
         PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
         StoreResult, Take, UpdateUser, UserFilter,
     },
@@ -70,7 +74,9 @@ impl Store for SqlStore {
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
         letter: Option<&NewLetter>,
+        by: &Occasion,
     ) -> StoreResult<CreateUser> {
+        let by = by.clone();
         let (store, user) = (self.clone(), user.clone());
         let (link, letter) = (link.cloned(), letter.cloned());
         to_the_end(async move {
@@ -78,7 +84,8 @@ impl Store for SqlStore {
                 conn,
                 &user,
                 link.as_ref(),
-                letter.as_ref()
+                letter.as_ref(),
+                &by
             ))
         })
         .await
@@ -107,8 +114,9 @@ impl Store for SqlStore {
         notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<UpdateUser> {
+        let by = by.clone();
         let (store, patch, notice) = (self.clone(), patch.clone(), notice.cloned());
         to_the_end(async move {
             on!(store, writers, |conn| users::update(
@@ -118,7 +126,7 @@ impl Store for SqlStore {
                 notice.as_ref(),
                 limit,
                 idle,
-                now
+                &by
             ))
         })
         .await
@@ -129,12 +137,13 @@ impl Store for SqlStore {
         id: UserId,
         roles: &Roles,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeStanding> {
+        let by = by.clone();
         let (store, roles, fixed) = (self.clone(), roles.clone(), fixed.clone());
         to_the_end(async move {
             on!(store, writers, |conn| standing::set_roles(
-                conn, id, &roles, &fixed, now
+                conn, id, &roles, &fixed, &by
             ))
         })
         .await
@@ -145,8 +154,9 @@ impl Store for SqlStore {
         id: UserId,
         credential_version: Option<i64>,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeStanding> {
+        let by = by.clone();
         let (store, fixed) = (self.clone(), fixed.clone());
         to_the_end(async move {
             on!(store, writers, |conn| standing::deactivate(
@@ -154,15 +164,16 @@ impl Store for SqlStore {
                 id,
                 credential_version,
                 &fixed,
-                now
+                &by
             ))
         })
         .await
     }
 
-    async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
+    async fn activate_user(&self, id: UserId, by: &Occasion) -> StoreResult<ChangeStanding> {
+        let by = by.clone();
         let store = self.clone();
-        to_the_end(async move { on!(store, writers, |conn| standing::activate(conn, id, now)) })
+        to_the_end(async move { on!(store, writers, |conn| standing::activate(conn, id, &by)) })
             .await
     }
 
@@ -178,17 +189,28 @@ impl Store for SqlStore {
         &self,
         role: &RoleDefinition,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<PutRole> {
+        let by = by.clone();
         let (store, role, fixed) = (self.clone(), role.clone(), fixed.clone());
-        to_the_end(async move { on!(store, writers, |conn| roles::put(conn, &role, &fixed, now)) })
+        to_the_end(async move { on!(store, writers, |conn| roles::put(conn, &role, &fixed, &by)) })
             .await
     }
 
-    async fn delete_role(&self, name: &str, fixed: &FixedRoles) -> StoreResult<DeleteRole> {
+    async fn delete_role(
+        &self,
+        name: &str,
+        fixed: &FixedRoles,
+        by: &Occasion,
+    ) -> StoreResult<DeleteRole> {
+        let by = by.clone();
         let (store, name, fixed) = (self.clone(), name.to_owned(), fixed.clone());
-        to_the_end(async move { on!(store, writers, |conn| roles::delete(conn, &name, &fixed)) })
-            .await
+        to_the_end(async move {
+            on!(store, writers, |conn| roles::delete(
+                conn, &name, &fixed, &by
+            ))
+        })
+        .await
     }
 
     async fn set_password(
@@ -198,8 +220,9 @@ impl Store for SqlStore {
         credential_version: i64,
         keep: Option<SessionId>,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<SetPassword> {
+        let by = by.clone();
         let (store, hash, letter) = (self.clone(), hash.clone(), letter.cloned());
         to_the_end(async move {
             on!(store, writers, |conn| passwords::set(
@@ -209,7 +232,7 @@ impl Store for SqlStore {
                 credential_version,
                 keep,
                 letter.as_ref(),
-                now
+                &by
             ))
         })
         .await
@@ -226,8 +249,9 @@ impl Store for SqlStore {
         proof: &Proof,
         hash: &PasswordHash,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Redeem> {
+        let by = by.clone();
         let (store, proof) = (self.clone(), proof.clone());
         let (hash, letter) = (hash.clone(), letter.cloned());
         to_the_end(async move {
@@ -236,15 +260,16 @@ impl Store for SqlStore {
                 &proof,
                 &hash,
                 letter.as_ref(),
-                now
+                &by
             ))
         })
         .await
     }
 
-    async fn verify_email(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
+    async fn verify_email(&self, proof: &Proof, by: &Occasion) -> StoreResult<Option<User>> {
+        let by = by.clone();
         let (store, proof) = (self.clone(), proof.clone());
-        to_the_end(async move { on!(store, writers, |conn| addresses::verify(conn, &proof, now)) })
+        to_the_end(async move { on!(store, writers, |conn| addresses::verify(conn, &proof, &by)) })
             .await
     }
 
@@ -252,15 +277,16 @@ impl Store for SqlStore {
         &self,
         proof: &Proof,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeEmail> {
+        let by = by.clone();
         let (store, proof, notice) = (self.clone(), proof.clone(), notice.cloned());
         to_the_end(async move {
             on!(store, writers, |conn| addresses::change(
                 conn,
                 &proof,
                 notice.as_ref(),
-                now
+                &by
             ))
         })
         .await
@@ -271,8 +297,9 @@ impl Store for SqlStore {
         link: &SecretHash,
         reset: Option<&NewLetter>,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<UserId>> {
+        let by = by.clone();
         let (store, link) = (self.clone(), *link);
         let (reset, notice) = (reset.cloned(), notice.cloned());
         to_the_end(async move {
@@ -281,7 +308,7 @@ impl Store for SqlStore {
                 notice: notice.as_ref(),
             };
             on!(store, writers, |conn| addresses::disown(
-                conn, &link, &told, now
+                conn, &link, &told, &by
             ))
         })
         .await
@@ -291,11 +318,13 @@ impl Store for SqlStore {
         &self,
         registration: &NewRegistration,
         letter: &NewLetter,
+        by: &Occasion,
     ) -> StoreResult<()> {
+        let by = by.clone();
         let (store, new, letter) = (self.clone(), registration.clone(), letter.clone());
         to_the_end(async move {
             on!(store, writers, |conn| registrations::add(
-                conn, &new, &letter
+                conn, &new, &letter, &by
             ))
         })
         .await
@@ -316,12 +345,13 @@ impl Store for SqlStore {
         proof: &Proof,
         expected: Option<RegistrationId>,
         user: UserId,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ConfirmRegistration> {
+        let by = by.clone();
         let (store, proof) = (self.clone(), proof.clone());
         to_the_end(async move {
             on!(store, writers, |conn| registrations::confirm(
-                conn, &proof, expected, user, now
+                conn, &proof, expected, user, &by
             ))
         })
         .await
@@ -331,13 +361,20 @@ impl Store for SqlStore {
         on!(self, readers, |conn| sessions::recent_devices(conn, user))
     }
 
-    async fn add_letter(&self, letter: &NewLetter, quiet_since: Timestamp) -> StoreResult<bool> {
+    async fn add_letter(
+        &self,
+        letter: &NewLetter,
+        quiet_since: Timestamp,
+        by: &Occasion,
+    ) -> StoreResult<bool> {
+        let by = by.clone();
         let (store, letter) = (self.clone(), letter.clone());
         to_the_end(async move {
             on!(store, writers, |conn| outbox::add(
                 conn,
                 &letter,
-                quiet_since
+                quiet_since,
+                &by
             ))
         })
         .await
@@ -399,25 +436,28 @@ impl Store for SqlStore {
         on!(self, readers, |conn| outbox::find(conn, id))
     }
 
-    async fn retry_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
+    async fn retry_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter> {
+        let by = by.clone();
         let (store, to) = (self.clone(), LetterState::Waiting);
-        to_the_end(async move { on!(store, writers, |conn| outbox::change(conn, id, to, now)) })
+        to_the_end(async move { on!(store, writers, |conn| outbox::change(conn, id, to, &by)) })
             .await
     }
 
-    async fn drop_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
+    async fn drop_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter> {
+        let by = by.clone();
         let (store, to) = (self.clone(), LetterState::Dropped);
-        to_the_end(async move { on!(store, writers, |conn| outbox::change(conn, id, to, now)) })
+        to_the_end(async move { on!(store, writers, |conn| outbox::change(conn, id, to, &by)) })
             .await
     }
 
     async fn open_session(
         &self,
         request: &OpenSessionRequest,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<OpenSession> {
+        let by = by.clone();
         let (store, request) = (self.clone(), request.clone());
-        to_the_end(async move { on!(store, writers, |conn| sessions::open(conn, &request, now)) })
+        to_the_end(async move { on!(store, writers, |conn| sessions::open(conn, &request, &by)) })
             .await
     }
 
@@ -438,8 +478,9 @@ impl Store for SqlStore {
         session: SessionId,
         reason: CloseReason,
         unseen_since: Option<Timestamp>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
+        let by = by.clone();
         let store = self.clone();
         to_the_end(async move {
             on!(store, writers, |conn| sessions::close_one(
@@ -448,7 +489,7 @@ impl Store for SqlStore {
                 session,
                 reason,
                 unseen_since,
-                now
+                &by
             ))
         })
         .await
@@ -459,8 +500,9 @@ impl Store for SqlStore {
         user: UserId,
         session: SessionId,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
+        let by = by.clone();
         let (store, letter) = (self.clone(), letter.cloned());
         to_the_end(async move {
             on!(store, writers, |conn| sessions::close_reused(
@@ -468,7 +510,7 @@ impl Store for SqlStore {
                 user,
                 session,
                 letter.as_ref(),
-                now
+                &by
             ))
         })
         .await
@@ -482,12 +524,13 @@ impl Store for SqlStore {
         &self,
         session: SessionId,
         reason: CloseReason,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
+        let by = by.clone();
         let store = self.clone();
         to_the_end(async move {
             on!(store, writers, |conn| sessions::close_one(
-                conn, None, session, reason, None, now
+                conn, None, session, reason, None, &by
             ))
         })
         .await
@@ -498,12 +541,13 @@ impl Store for SqlStore {
         user: UserId,
         keep: Option<SessionId>,
         reason: CloseReason,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<u64>> {
+        let by = by.clone();
         let store = self.clone();
         to_the_end(async move {
             on!(store, writers, |conn| sessions::close_of_user(
-                conn, user, keep, reason, now
+                conn, user, keep, reason, &by
             ))
         })
         .await
@@ -514,12 +558,13 @@ impl Store for SqlStore {
         user: UserId,
         session: SessionId,
         known: Timestamp,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<Timestamp>> {
+        let by = by.clone();
         let store = self.clone();
         to_the_end(async move {
             on!(store, writers, |conn| sessions::renew_authentication(
-                conn, user, session, known, now
+                conn, user, session, known, &by
             ))
         })
         .await
@@ -567,9 +612,15 @@ impl Store for SqlStore {
         to_the_end(async move { on!(store, writers, |conn| note_seen(conn, &seen)) }).await
     }
 
-    async fn sweep(&self, what: Leftover, before: Timestamp, most: u32) -> StoreResult<u32> {
+    async fn sweep(
+        &self,
+        what: Leftover,
+        before: Timestamp,
+        most: u32,
+        by: &Occasion,
+    ) -> StoreResult<u32> {
         on!(self, writers, |conn| sweeping::sweep(
-            conn, what, before, most
+            conn, what, before, most, by
         ))
     }
 
@@ -600,11 +651,17 @@ impl Store for SqlStore {
         to_the_end(async move { on!(store, counting, |conn| limits::clear(conn, &keys)) }).await
     }
 
-    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()> {
+    async fn clear_account(
+        &self,
+        account: &SecretHash,
+        whose: UserId,
+        by: &Occasion,
+    ) -> StoreResult<()> {
+        let by = by.clone();
         let (store, account) = (self.clone(), *account);
         to_the_end(async move {
             on!(store, counting, |conn| limits::clear_account(
-                conn, &account
+                conn, &account, whose, &by
             ))
         })
         .await
@@ -649,5 +706,74 @@ impl Store for SqlStore {
         let store = self.clone();
         to_the_end(async move { on!(store, counting, |conn| limits::forget_devices(conn, user)) })
             .await
+    }
+
+    async fn erase_user(
+        &self,
+        id: UserId,
+        fixed: &FixedRoles,
+        by: &Occasion,
+    ) -> StoreResult<EraseUser> {
+        let (store, fixed, by) = (self.clone(), fixed.clone(), by.clone());
+        to_the_end(async move { on!(store, writers, |conn| erasing::erase(conn, id, &fixed, &by)) })
+            .await
+    }
+
+    async fn record(&self, events: &[Event], by: &Occasion) -> StoreResult<()> {
+        if by.recorder.is_none() {
+            return Ok(());
+        }
+        let (store, events, by) = (self.clone(), events.to_vec(), by.clone());
+        to_the_end(async move { on!(store, writers, |conn| audit::record(conn, &events, &by)) })
+            .await
+    }
+
+    async fn list_audit(&self, filter: &AuditFilter) -> StoreResult<Vec<AuditRecord>> {
+        on!(self, readers, |conn| audit::list(conn, filter))
+    }
+
+    async fn unsealed_audit(&self, most: u32) -> StoreResult<Vec<AuditRecord>> {
+        on!(self, readers, |conn| audit::unsealed(conn, most))
+    }
+
+    async fn count_unsealed_audit(&self) -> StoreResult<u64> {
+        on!(self, readers, |conn| audit::count_unsealed(conn))
+    }
+
+    async fn seal_audit(
+        &self,
+        sealed: &[(AuditId, Sealed)],
+        known: Option<&Mark>,
+        head: &Mark,
+    ) -> StoreResult<bool> {
+        let (store, sealed) = (self.clone(), sealed.to_vec());
+        let (known, head) = (known.cloned(), head.clone());
+        to_the_end(async move {
+            on!(store, writers, |conn| audit::seal(
+                conn,
+                &sealed,
+                known.as_ref(),
+                &head
+            ))
+        })
+        .await
+    }
+
+    async fn sealed_audit(&self, after: i64, most: u32) -> StoreResult<Vec<AuditRecord>> {
+        on!(self, readers, |conn| audit::sealed(conn, after, most))
+    }
+
+    async fn audit_mark(&self, name: MarkName) -> StoreResult<Option<Mark>> {
+        on!(self, readers, |conn| audit::mark(conn, name))
+    }
+
+    async fn cut_audit(&self, checkpoint: &Mark, most: u32) -> StoreResult<u32> {
+        let (store, checkpoint) = (self.clone(), checkpoint.clone());
+        to_the_end(async move { on!(store, writers, |conn| audit::cut(conn, &checkpoint, most)) })
+            .await
+    }
+
+    async fn audit_keys(&self, persons: &[UserId]) -> StoreResult<Vec<(UserId, WrappedKey)>> {
+        on!(self, readers, |conn| audit::keys(conn, persons))
     }
 }

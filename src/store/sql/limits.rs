@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Conn,
+    Conn, audit,
     faults::{Fault, from_diesel},
     lock_user,
     schema::{devices, rate_limits},
@@ -17,6 +17,7 @@ use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
+        audit::{Event, EventKind, Occasion},
         device::NewDevice,
         quota::{Counter, Draw},
         token::SecretHash,
@@ -128,10 +129,20 @@ pub(super) async fn clear(conn: &mut Conn, keys: &[SecretHash]) -> StoreResult<(
     cleared.execute(conn).await.map(drop).map_err(from_diesel)
 }
 
-pub(super) async fn clear_account(conn: &mut Conn, account: &SecretHash) -> StoreResult<()> {
-    let theirs = rate_limits::account_hash.eq(bytes(account));
-    let cleared = diesel::delete(rate_limits::table.filter(theirs));
-    cleared.execute(conn).await.map(drop).map_err(from_diesel)
+pub(super) async fn clear_account(
+    conn: &mut Conn,
+    account: &SecretHash,
+    whose: UserId,
+    by: &Occasion,
+) -> StoreResult<()> {
+    let cleared: Result<(), Fault> = write_tx!(conn, async |tx| {
+        let theirs = rate_limits::account_hash.eq(bytes(account));
+        let theirs = rate_limits::table.filter(theirs);
+        diesel::delete(theirs).execute(tx).await?;
+        let unlocked = Event::done(EventKind::AccountUnlocked).about(whose);
+        audit::write(tx, by, &[unlocked]).await
+    });
+    Ok(cleared?)
 }
 
 pub(super) async fn add_device(conn: &mut Conn, new: &NewDevice, most: u32) -> StoreResult<()> {

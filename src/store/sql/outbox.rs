@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Backend, Conn, due_letters,
+    Backend, Conn, audit, due_letters,
     faults::{Fault, from_diesel},
     rows::{LetterRow, NewLetterRow},
     schema::mail_outbox,
@@ -19,6 +19,7 @@ use crate::{
     email::EmailAddress,
     ids::LetterId,
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::{Letter, LetterKind, LetterState, NewLetter, Settlement, Voiding},
         token::Purpose,
         user::User,
@@ -44,6 +45,7 @@ pub(super) async fn add(
     conn: &mut Conn,
     letter: &NewLetter,
     quiet_since: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<bool> {
     let added: Result<bool, Fault> = write_tx!(conn, async |tx| {
         let canonical = letter.to.as_ref().map(EmailAddress::canonical);
@@ -64,6 +66,8 @@ pub(super) async fn add(
             return Ok(false);
         }
         insert(tx, letter).await?;
+        let requested = Event::letter_requested(letter.kind, letter.user_id);
+        audit::write(tx, by, &[requested]).await?;
         Ok(true)
     });
     Ok(added?)
@@ -243,8 +247,20 @@ pub(super) async fn change(
     conn: &mut Conn,
     id: LetterId,
     to: LetterState,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<ChangeLetter> {
+    let changed: Result<ChangeLetter, Fault> =
+        write_tx!(conn, async |tx| { change_in(tx, id, to, by).await });
+    Ok(changed?)
+}
+
+async fn change_in(
+    tx: &mut Conn,
+    id: LetterId,
+    to: LetterState,
+    by: &Occasion,
+) -> Result<ChangeLetter, Fault> {
+    let now = by.at;
     let free = mail_outbox::leased_until
         .is_null()
         .or(mail_outbox::leased_until.le(DbTime(now)));
@@ -265,12 +281,20 @@ pub(super) async fn change(
     let changed = diesel::update(changeable)
         .set(columns)
         .returning(LetterRow::as_returning())
-        .get_result::<LetterRow>(conn)
+        .get_result::<LetterRow>(tx)
         .await;
-    if let Some(row) = changed.optional().map_err(from_diesel)? {
-        return Ok(ChangeLetter::Changed(Box::new(row.parse()?)));
+    if let Some(row) = changed.optional()? {
+        let letter = row.parse()?;
+        let kind = if dropped {
+            EventKind::LetterDropped
+        } else {
+            EventKind::LetterRetried
+        };
+        let event = Event::letter_changed(kind, id, letter.new.user_id);
+        audit::write(tx, by, &[event]).await?;
+        return Ok(ChangeLetter::Changed(Box::new(letter)));
     }
-    Ok(match find(conn, id).await?.map(|letter| letter.state) {
+    Ok(match find(tx, id).await?.map(|letter| letter.state) {
         Some(LetterState::Sent) => ChangeLetter::AlreadySent,
         Some(LetterState::Dropped) => ChangeLetter::AlreadyDropped,
         Some(_) => ChangeLetter::InFlight,

@@ -6,17 +6,19 @@ use diesel_async::RunQueryDsl;
 use super::{
     Conn,
     addresses::note_verified,
+    audit::Log,
     faults::Fault,
     lock_user, outbox,
     schema::users,
     secrets,
-    sessions::{close_all, renew_authentication},
+    sessions::{close_all, renew},
     types::{DbId, DbTime},
 };
 use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::{NewLetter, Voiding},
         session::CloseReason,
         token::{Proof, Purpose},
@@ -32,8 +34,9 @@ pub(super) async fn set(
     credential_version: i64,
     keep: Option<SessionId>,
     letter: Option<&NewLetter>,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<SetPassword> {
+    let now = by.at;
     let set: Result<SetPassword, Fault> = write_tx!(conn, async |tx| {
         let Some(locked) = lock_user(tx, id).await? else {
             return Ok(SetPassword::Gone);
@@ -45,7 +48,10 @@ pub(super) async fn set(
         if before.credential_version != credential_version {
             return Ok(SetPassword::CredentialsChanged);
         }
-        let (closed, authenticated_at) = write(tx, &before, hash, keep, now).await?;
+        let mut log = Log::new(by);
+        log.add(Event::done(EventKind::PasswordChanged).about(id));
+        let (closed, authenticated_at) = write(tx, &before, hash, keep, &mut log).await?;
+        log.write(tx).await?;
         outbox::void_secrets(tx, &before.user, Voiding::PasswordChanged, now).await?;
         if let Some(letter) = letter {
             outbox::insert(tx, letter).await?;
@@ -78,14 +84,18 @@ pub(super) async fn redeem(
     proof: &Proof,
     hash: &PasswordHash,
     letter: Option<&NewLetter>,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<Redeem> {
+    let now = by.at;
     let redeemed: Result<Redeem, Fault> = write_tx!(conn, async |tx| {
         let Some(spent) = secrets::spend(tx, proof, &PURPOSES, now).await? else {
             return Ok(Redeem::Refused);
         };
         let owner = spent.owner;
-        write(tx, &owner, hash, None, now).await?;
+        let mut log = Log::new(by);
+        log.add(Event::done(EventKind::PasswordReset).about(owner.user.id));
+        write(tx, &owner, hash, None, &mut log).await?;
+        log.write(tx).await?;
         if spent.address.is_some() {
             note_verified(tx, &owner.user, now).await?;
         }
@@ -107,8 +117,9 @@ async fn write(
     before: &UserCredentials,
     hash: &PasswordHash,
     keep: Option<SessionId>,
-    now: Timestamp,
+    log: &mut Log<'_>,
 ) -> Result<(u64, Option<Timestamp>), Fault> {
+    let now = log.now();
     let id = before.user.id;
     let columns = (
         users::password_hash.eq(hash.expose().clone()),
@@ -121,9 +132,9 @@ async fn write(
         .await?;
     let authenticated_at = match keep {
         // This proof counts whatever was noted before it.
-        Some(keep) => renew_authentication(tx, id, keep, now, now).await?,
+        Some(keep) => renew(tx, id, keep, now, now).await?.1,
         None => None,
     };
-    let closed = close_all(tx, id, keep, CloseReason::PasswordChanged, now).await?;
+    let closed = close_all(tx, id, keep, CloseReason::PasswordChanged, log).await?;
     Ok((closed, authenticated_at))
 }

@@ -9,6 +9,7 @@ use diesel_async::RunQueryDsl;
 use super::{
     Conn,
     addresses::claim,
+    audit,
     faults::{Fault, Taken},
     hold_registrations, outbox,
     rows::{NewRegistrationRow, NewUserRow, RegistrationRow},
@@ -22,6 +23,7 @@ use crate::{
     ids::{RegistrationId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        audit::{Event, EventKind, Occasion},
         mail::{CODE_TRIES, CODE_TTL, LetterKind, NewLetter, TRIES_REMEMBERED},
         token::{CodeOwner, Proof, Purpose},
     },
@@ -32,13 +34,16 @@ pub(super) async fn add(
     conn: &mut Conn,
     registration: &NewRegistration,
     letter: &NewLetter,
+    by: &Occasion,
 ) -> StoreResult<()> {
     let added: Result<(), Fault> = write_tx!(conn, async |tx| {
         diesel::insert_into(pending_registrations::table)
             .values(NewRegistrationRow::from(registration))
             .execute(tx)
             .await?;
-        outbox::insert(tx, letter).await
+        outbox::insert(tx, letter).await?;
+        let requested = Event::done(EventKind::RegistrationRequested);
+        audit::write(tx, by, &[requested]).await
     });
     Ok(added?)
 }
@@ -99,8 +104,9 @@ pub(super) async fn confirm(
     proof: &Proof,
     expected: Option<RegistrationId>,
     user: UserId,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<ConfirmRegistration> {
+    let now = by.at;
     let made: Result<ConfirmRegistration, Fault> = write_tx!(conn, async |tx| {
         let Some(asked) = named(tx, proof, now).await? else {
             return Ok(ConfirmRegistration::Refused);
@@ -124,6 +130,8 @@ pub(super) async fn confirm(
         let all = pending_registrations::table
             .filter(pending_registrations::email_canonical.eq(address.canonical()));
         diesel::delete(all).execute(tx).await?;
+        audit::begin(tx, by, user).await?;
+        audit::write(tx, by, &[Event::account_created(&account)]).await?;
         Ok(ConfirmRegistration::Created(Box::new(account.user)))
     });
     match made {

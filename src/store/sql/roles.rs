@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Conn,
+    Conn, audit,
     faults::{Fault, from_diesel},
     lock_last_admin,
     rows::{RoleRow, status_text},
@@ -17,7 +17,10 @@ use super::{
 use crate::{
     clock::Timestamp,
     ids::UserId,
-    model::role::{AdminRoles, FixedRoles, RoleDefinition, StoredRole},
+    model::{
+        audit::{Event, Occasion},
+        role::{AdminRoles, FixedRoles, RoleDefinition, StoredRole},
+    },
     store::{DeleteRole, PutRole, StoreResult},
 };
 
@@ -39,7 +42,7 @@ pub(super) async fn put(
     conn: &mut Conn,
     role: &RoleDefinition,
     fixed: &FixedRoles,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<PutRole> {
     let changed: Result<PutRole, Fault> = write_tx!(conn, async |tx| {
         lock_last_admin(tx).await?;
@@ -48,7 +51,7 @@ pub(super) async fn put(
         }
         let before = roles::table.find(&role.name).select(roles::updated_at);
         let before = before.first::<DbTime>(tx).await.optional()?;
-        let updated_at = before.map_or(now, |before| now.max(before.0));
+        let updated_at = before.map_or(by.at, |before| by.at.max(before.0));
         let row = RoleRow::new(role, updated_at);
         diesel::insert_into(roles::table)
             .values(&row)
@@ -57,6 +60,7 @@ pub(super) async fn put(
             .set(&row)
             .execute(tx)
             .await?;
+        audit::write(tx, by, &[Event::role_stored(role)]).await?;
         Ok(PutRole::Stored(StoredRole {
             role: role.clone(),
             updated_at,
@@ -69,6 +73,7 @@ pub(super) async fn delete(
     conn: &mut Conn,
     name: &str,
     fixed: &FixedRoles,
+    by: &Occasion,
 ) -> StoreResult<DeleteRole> {
     let changed: Result<DeleteRole, Fault> = write_tx!(conn, async |tx| {
         lock_last_admin(tx).await?;
@@ -76,11 +81,11 @@ pub(super) async fn delete(
             return Ok(DeleteRole::LastAdmin);
         }
         let deleted = diesel::delete(roles::table.find(name)).execute(tx).await?;
-        Ok(if deleted == 0 {
-            DeleteRole::Unknown
-        } else {
-            DeleteRole::Deleted
-        })
+        if deleted == 0 {
+            return Ok(DeleteRole::Unknown);
+        }
+        audit::write(tx, by, &[Event::role_deleted(name)]).await?;
+        Ok(DeleteRole::Deleted)
     });
     Ok(changed?)
 }

@@ -5,6 +5,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Conn,
+    audit::{self, Log},
     faults::{Fault, from_diesel},
     lock_user, outbox,
     rows::{NewSessionRow, SessionRow},
@@ -15,6 +16,7 @@ use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::NewLetter,
         session::{CloseReason, Device, IdleRule, Session},
         user::OnLimit,
@@ -25,30 +27,39 @@ use crate::{
 pub(super) async fn open(
     conn: &mut Conn,
     request: &OpenSessionRequest,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<OpenSession> {
+    let now = by.at;
     let opened: Result<OpenSession, Fault> = write_tx!(conn, async |tx| {
+        let nobody = by.by_nobody();
+        let refused = |reason| [Event::login_refused(Some(request.session.user_id), reason)];
         let user_id = request.session.user_id;
         let Some(locked) = lock_user(tx, user_id).await? else {
             return Ok(OpenSession::Gone);
         };
         let credentials = locked.parse()?;
         if !credentials.user.is_active() {
+            audit::write(tx, &nobody, &refused("account_deactivated")).await?;
             return Ok(OpenSession::NotActive);
         }
         if credentials.credential_version != request.credential_version {
+            audit::write(tx, &nobody, &refused("credentials_changed")).await?;
             return Ok(OpenSession::CredentialsChanged);
         }
+        let mut log = Log::new(by);
         let limit = request.limit.with(credentials.user.session_limit);
         let open = open_rows(tx, user_id).await?;
-        let open = close_overdue(tx, open, request.idle, now).await?;
+        let open = close_overdue(tx, open, request.idle, &mut log).await?;
         if limit.on_limit == OnLimit::Reject && open.len() >= limit.max as usize {
+            log.by = &nobody;
+            log.add(Event::login_refused(Some(user_id), "session_limit"));
+            log.write(tx).await?;
             return Ok(OpenSession::Refused {
                 open: u32::try_from(open.len()).unwrap_or(u32::MAX),
             });
         }
         let (kept, evicted) =
-            close_surplus(tx, open, limit.max - 1, CloseReason::Replaced, now).await?;
+            close_surplus(tx, open, limit.max - 1, CloseReason::Replaced, &mut log).await?;
         let slot = free_slot(&kept, limit.max);
         let row = NewSessionRow::new(&request.session, slot, now);
         diesel::insert_into(sessions::table)
@@ -65,6 +76,8 @@ pub(super) async fn open(
         if let Some(letter) = &request.letter {
             outbox::insert(tx, letter).await?;
         }
+        log.add(Event::login(&request.session));
+        log.write(tx).await?;
         let session = sessions::table.find(DbId(request.session.id.as_uuid()));
         let session = session
             .select(SessionRow::as_select())
@@ -90,13 +103,13 @@ pub(super) async fn close_overdue(
     tx: &mut Conn,
     open: Vec<SessionRow>,
     idle: IdleRule,
-    now: Timestamp,
+    log: &mut Log<'_>,
 ) -> Result<Vec<SessionRow>, Fault> {
     let mut live = Vec::with_capacity(open.len());
     for row in open {
         let core = &row.core;
-        match idle.overdue(core.expires_at.0, core.last_seen_at.0, now) {
-            Some(reason) => drop(close_rows(tx, &[row], reason, now).await?),
+        match idle.overdue(core.expires_at.0, core.last_seen_at.0, log.now()) {
+            Some(reason) => drop(close_rows(tx, &[row], reason, log).await?),
             None => live.push(row),
         }
     }
@@ -109,11 +122,11 @@ pub(super) async fn close_surplus(
     mut open: Vec<SessionRow>,
     most: u32,
     reason: CloseReason,
-    now: Timestamp,
+    log: &mut Log<'_>,
 ) -> Result<(Vec<SessionRow>, Vec<SessionId>), Fault> {
     let surplus = open.len().saturating_sub(most as usize);
     let kept = open.split_off(surplus);
-    let closed = close_rows(tx, &open, reason, now).await?;
+    let closed = close_rows(tx, &open, reason, log).await?;
     Ok((kept, closed))
 }
 
@@ -122,19 +135,21 @@ async fn close_rows(
     tx: &mut Conn,
     rows: &[SessionRow],
     reason: CloseReason,
-    now: Timestamp,
+    log: &mut Log<'_>,
 ) -> Result<Vec<SessionId>, Fault> {
     let mut closed = Vec::with_capacity(rows.len());
-    for id in rows.iter().map(|row| row.core.id) {
+    for (id, user) in rows.iter().map(|row| (row.core.id, row.core.user_id)) {
         let columns = (
-            sessions::closed_at.eq(DbTime(now)),
+            sessions::closed_at.eq(DbTime(log.now())),
             sessions::close_reason.eq(reason.as_str()),
         );
         let open = sessions::table
             .find(id)
             .filter(sessions::closed_at.is_null());
         if diesel::update(open).set(columns).execute(tx).await? > 0 {
-            closed.push(id.0.into());
+            let id = id.0.into();
+            log.add(Event::session_ended(user.0.into(), id, reason));
+            closed.push(id);
         }
     }
     Ok(closed)
@@ -176,12 +191,27 @@ pub(super) async fn close_one(
     session: SessionId,
     reason: CloseReason,
     unseen_since: Option<Timestamp>,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<CloseSession> {
+    let closed: Result<CloseSession, Fault> = write_tx!(conn, async |tx| {
+        close_in(tx, user, session, reason, unseen_since, by).await
+    });
+    Ok(closed?)
+}
+
+/// As [`close_one`], in a transaction.
+async fn close_in(
+    tx: &mut Conn,
+    user: Option<UserId>,
+    session: SessionId,
+    reason: CloseReason,
+    unseen_since: Option<Timestamp>,
+    by: &Occasion,
+) -> Result<CloseSession, Fault> {
     let id = DbId(session.as_uuid());
     let owner = match user {
         Some(user) => DbId(user.as_uuid()),
-        None => match owner_of(conn, id).await? {
+        None => match owner_of(tx, id).await? {
             Some(owner) => owner,
             None => return Ok(CloseSession::Unknown),
         },
@@ -194,18 +224,15 @@ pub(super) async fn close_one(
         .filter(sessions::closed_at.is_null())
         .filter(sessions::last_seen_at.le(DbTime(latest)));
     let columns = (
-        sessions::closed_at.eq(DbTime(now)),
+        sessions::closed_at.eq(DbTime(by.at)),
         sessions::close_reason.eq(reason.as_str()),
     );
-    let closed = diesel::update(open)
-        .set(columns)
-        .execute(conn)
-        .await
-        .map_err(from_diesel)?;
-    if closed > 0 {
+    if diesel::update(open).set(columns).execute(tx).await? > 0 {
+        let ended = Event::session_ended(owner.0.into(), session, reason);
+        audit::write(tx, by, &[ended]).await?;
         return Ok(CloseSession::Closed);
     }
-    Ok(if owner_of(conn, id).await? == Some(owner) {
+    Ok(if owner_of(tx, id).await? == Some(owner) {
         CloseSession::AlreadyClosed
     } else {
         CloseSession::Unknown
@@ -218,11 +245,11 @@ pub(super) async fn close_reused(
     user: UserId,
     session: SessionId,
     letter: Option<&NewLetter>,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<CloseSession> {
     let closed: Result<CloseSession, Fault> = write_tx!(conn, async |tx| {
         let reason = CloseReason::RefreshReused;
-        let closed = close_one(tx, Some(user), session, reason, None, now).await?;
+        let closed = close_in(tx, Some(user), session, reason, None, by).await?;
         if let Some(letter) = letter.filter(|_| closed == CloseSession::Closed) {
             outbox::insert(tx, letter).await?;
         }
@@ -262,14 +289,17 @@ pub(super) async fn close_of_user(
     user: UserId,
     keep: Option<SessionId>,
     reason: CloseReason,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<Option<u64>> {
     let closed: Result<Option<u64>, Fault> = write_tx!(conn, async |tx| {
         // With the user's row held, no session can be opened between finding and closing.
         if lock_user(tx, user).await?.is_none() {
             return Ok(None);
         }
-        Ok(Some(close_all(tx, user, keep, reason, now).await?))
+        let mut log = Log::new(by);
+        let closed = close_all(tx, user, keep, reason, &mut log).await?;
+        log.write(tx).await?;
+        Ok(Some(closed))
     });
     Ok(closed?)
 }
@@ -280,38 +310,53 @@ pub(super) async fn close_all(
     user: UserId,
     keep: Option<SessionId>,
     reason: CloseReason,
-    now: Timestamp,
+    log: &mut Log<'_>,
 ) -> Result<u64, Fault> {
     let kept = keep.map(|id| DbId(id.as_uuid()));
     let mut open = open_rows(tx, user).await?;
     open.retain(|row| Some(row.core.id) != kept);
-    let closed = close_rows(tx, &open, reason, now).await?;
+    let closed = close_rows(tx, &open, reason, log).await?;
     Ok(closed.len() as u64)
 }
 
-/// Two statements that need no transaction: the second reads what stands there, whoever wrote it.
 pub(super) async fn renew_authentication(
     conn: &mut Conn,
     user: UserId,
     session: SessionId,
     known: Timestamp,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<Option<Timestamp>> {
+    let renewed: Result<Option<Timestamp>, Fault> = write_tx!(conn, async |tx| {
+        let (is_noted, stands) = renew(tx, user, session, known, by.at).await?;
+        if is_noted {
+            let proved = Event::done(EventKind::Reauthentication);
+            audit::write(tx, by, &[proved.about(user).of_session(session)]).await?;
+        }
+        Ok(stands)
+    });
+    Ok(renewed?)
+}
+
+/// Whether it was noted by this, and what stands there then, whoever wrote it.
+pub(super) async fn renew(
+    tx: &mut Conn,
+    user: UserId,
+    session: SessionId,
+    known: Timestamp,
+    now: Timestamp,
+) -> Result<(bool, Option<Timestamp>), Fault> {
     let open = sessions::table
         .find(DbId(session.as_uuid()))
         .filter(sessions::user_id.eq(DbId(user.as_uuid())))
         .filter(sessions::closed_at.is_null());
     let not_renewed = open.filter(sessions::authenticated_at.le(DbTime(known.min(now))));
-    diesel::update(not_renewed)
+    let noted = diesel::update(not_renewed)
         .set(sessions::authenticated_at.eq(DbTime(now)))
-        .execute(conn)
-        .await
-        .map_err(from_diesel)?;
-    let stands = open
-        .select(sessions::authenticated_at)
-        .first::<DbTime>(conn);
-    let stands = stands.await.optional().map_err(from_diesel)?;
-    Ok(stands.map(|at| at.0))
+        .execute(tx)
+        .await?;
+    let stands = open.select(sessions::authenticated_at).first::<DbTime>(tx);
+    let stands = stands.await.optional()?;
+    Ok((noted > 0, stands.map(|at| at.0)))
 }
 
 /// Each session in a statement that changes nothing unless it moves time forward.

@@ -5,6 +5,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Conn,
+    audit::Log,
     faults::Fault,
     lock_last_admin, lock_user,
     roles::{admin_roles, is_any_active},
@@ -17,6 +18,7 @@ use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
+        audit::{Event, EventKind, Occasion},
         role::{AdminRoles, FixedRoles},
         session::CloseReason,
         user::{Roles, User, UserStatus},
@@ -29,9 +31,11 @@ pub(super) async fn set_roles(
     id: UserId,
     roles: &Roles,
     fixed: &FixedRoles,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<ChangeStanding> {
+    let now = by.at;
     let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
+        let mut log = Log::new(by);
         // The guard comes before any user's row, always, so that two changes cannot wait for each
         // other.
         lock_last_admin(tx).await?;
@@ -51,6 +55,8 @@ pub(super) async fn set_roles(
             .set(columns)
             .execute(tx)
             .await?;
+        log.add(Event::roles_changed(id, &before.roles, roles));
+        log.write(tx).await?;
         Ok(ChangeStanding::Changed(Box::new(reread(tx, id).await?)))
     });
     Ok(changed?)
@@ -61,9 +67,11 @@ pub(super) async fn deactivate(
     id: UserId,
     credential_version: Option<i64>,
     fixed: &FixedRoles,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<ChangeStanding> {
+    let now = by.at;
     let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
+        let mut log = Log::new(by);
         lock_last_admin(tx).await?;
         let Some(before) = lock_user(tx, id).await? else {
             return Ok(ChangeStanding::Gone);
@@ -82,7 +90,9 @@ pub(super) async fn deactivate(
             UserStatus::Deactivated { at } => at,
         };
         write_status(tx, &before, Some(since), now).await?;
-        close_all(tx, id, None, CloseReason::AccountDeactivated, now).await?;
+        log.add(Event::done(EventKind::AccountDeactivated).about(id));
+        close_all(tx, id, None, CloseReason::AccountDeactivated, &mut log).await?;
+        log.write(tx).await?;
         Ok(ChangeStanding::Changed(Box::new(reread(tx, id).await?)))
     });
     Ok(changed?)
@@ -91,14 +101,18 @@ pub(super) async fn deactivate(
 pub(super) async fn activate(
     conn: &mut Conn,
     id: UserId,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<ChangeStanding> {
+    let now = by.at;
     let changed: Result<ChangeStanding, Fault> = write_tx!(conn, async |tx| {
+        let mut log = Log::new(by);
         let Some(before) = lock_user(tx, id).await? else {
             return Ok(ChangeStanding::Gone);
         };
         let before = before.parse()?.user;
         write_status(tx, &before, None, now).await?;
+        log.add(Event::done(EventKind::AccountActivated).about(id));
+        log.write(tx).await?;
         Ok(ChangeStanding::Changed(Box::new(reread(tx, id).await?)))
     });
     Ok(changed?)
@@ -121,7 +135,11 @@ async fn write_status(
 }
 
 /// Whether a user is an active administrator and nobody else is.
-async fn is_only_admin(tx: &mut Conn, user: &User, admins: &AdminRoles) -> Result<bool, Fault> {
+pub(super) async fn is_only_admin(
+    tx: &mut Conn,
+    user: &User,
+    admins: &AdminRoles,
+) -> Result<bool, Fault> {
     let is_admin = user.is_active() && admins.is_among(&user.roles);
     Ok(is_admin && !is_any_active(tx, admins, Some(user.id)).await?)
 }

@@ -12,8 +12,8 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::{
-    Conn,
-    faults::from_diesel,
+    Conn, audit,
+    faults::{Fault, from_diesel},
     rows::status_text,
     schema::{
         devices, kept_addresses, leases, mail_outbox, one_time_secrets, pending_registrations,
@@ -23,7 +23,12 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    model::{mail::LetterState, user::Roles},
+    ids::UserId,
+    model::{
+        audit::{Event, EventKind, Occasion},
+        mail::LetterState,
+        user::Roles,
+    },
     store::{Leftover, StoreResult},
 };
 
@@ -32,6 +37,7 @@ pub(super) async fn sweep(
     what: Leftover,
     before: Timestamp,
     most: u32,
+    by: &Occasion,
 ) -> StoreResult<u32> {
     let (before, most) = (DbTime(before), i64::from(most));
     let swept = match what {
@@ -40,7 +46,7 @@ pub(super) async fn sweep(
         Leftover::Registrations => sweep_registrations(conn, before, most).await,
         Leftover::KeptAddresses => sweep_kept_addresses(conn, before, most).await,
         Leftover::Letters => sweep_letters(conn, before, most).await,
-        Leftover::Accounts => sweep_accounts(conn, before, most).await,
+        Leftover::Accounts => return sweep_accounts(conn, before, most, by).await,
         Leftover::Counters => sweep_counters(conn, before, most).await,
         Leftover::Devices => sweep_devices(conn, before, most).await,
     };
@@ -109,8 +115,13 @@ async fn sweep_letters(conn: &mut Conn, before: DbTime, most: i64) -> QueryResul
         .await
 }
 
-/// What belongs to the account goes with it.
-async fn sweep_accounts(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+/// What belongs to the account goes with it, the key of its audit details as well.
+async fn sweep_accounts(
+    conn: &mut Conn,
+    before: DbTime,
+    most: i64,
+    by: &Occasion,
+) -> StoreResult<u32> {
     let is_over = || {
         users::provisional_until
             .lt(before)
@@ -118,12 +129,22 @@ async fn sweep_accounts(conn: &mut Conn, before: DbTime, most: i64) -> QueryResu
             .and(users::status.eq(status_text(true)))
             .and(users::roles.eq(DbNames::from(&Roles::default())))
     };
-    let chosen = users::table.filter(is_over()).limit(most);
-    let chosen: Vec<DbId> = chosen.select(users::id).load(conn).await?;
-    let chosen = users::id.eq_any(chosen);
-    diesel::delete(users::table.filter(chosen).filter(is_over()))
-        .execute(conn)
-        .await
+    let swept: Result<usize, Fault> = write_tx!(conn, async |tx| {
+        let chosen = users::table.filter(is_over()).limit(most);
+        let chosen: Vec<DbId> = chosen.select(users::id).load(tx).await?;
+        let chosen = users::id.eq_any(chosen);
+        let removed: Vec<DbId> = diesel::delete(users::table.filter(chosen).filter(is_over()))
+            .returning(users::id)
+            .get_results(tx)
+            .await?;
+        let removals = removed.iter().map(|id| id.0.into());
+        let removals = removals.map(|id: UserId| Event::done(EventKind::AccountRemoved).about(id));
+        let removals: Vec<Event> = removals.collect();
+        audit::write(tx, by, &removals).await?;
+        audit::forget(tx, &removed).await?;
+        Ok(removed.len())
+    });
+    Ok(u32::try_from(swept?).unwrap_or(u32::MAX))
 }
 
 async fn sweep_counters(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {

@@ -6,6 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::{
     Backend, Conn,
     addresses::{claim, leave},
+    audit::{self, Log},
     faults::{Fault, Taken, from_diesel},
     lock_user, outbox,
     rows::{CredentialsRow, NewSecretRow, NewUserRow, UserRow, limit_column, status_text},
@@ -17,6 +18,7 @@ use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
+        audit::{Event, Occasion},
         mail::{NewLetter, Voiding},
         session::{CloseReason, IdleRule},
         token::NewOneTimeSecret,
@@ -32,6 +34,7 @@ pub(super) async fn create(
     new: &NewUser,
     link: Option<&NewOneTimeSecret>,
     letter: Option<&NewLetter>,
+    by: &Occasion,
 ) -> StoreResult<CreateUser> {
     let now = new.user.created_at;
     let made: Result<(), Fault> = write_tx!(conn, async |tx| {
@@ -50,7 +53,8 @@ pub(super) async fn create(
         if let Some(letter) = letter {
             outbox::insert(tx, letter).await?;
         }
-        Ok(())
+        audit::begin(tx, by, new.user.id).await?;
+        audit::write(tx, by, &[Event::account_created(new)]).await
     });
     match made {
         Ok(()) => Ok(CreateUser::Created),
@@ -153,13 +157,16 @@ pub(super) async fn update(
     notice: Option<&NewLetter>,
     limit: SessionLimit,
     idle: IdleRule,
-    now: Timestamp,
+    by: &Occasion,
 ) -> StoreResult<UpdateUser> {
+    let now = by.at;
     let updated: Result<Option<User>, Fault> = write_tx!(conn, async |tx| {
         let Some(before) = lock_user(tx, id).await? else {
             return Ok(None);
         };
         let before = before.parse()?.user;
+        let mut log = Log::new(by);
+        log.add(Event::account_changed(id, patch));
         write_patch(tx, &before, patch, now.max(before.updated_at)).await?;
         if let Some(new) = &patch.email
             && new.canonical() != before.email.canonical()
@@ -174,10 +181,11 @@ pub(super) async fn update(
                 on_limit: None,
             };
             let open = open_rows(tx, id).await?;
-            let live = close_overdue(tx, open, idle, now).await?;
+            let live = close_overdue(tx, open, idle, &mut log).await?;
             let max = limit.with(own).max;
-            close_surplus(tx, live, max, CloseReason::LimitLowered, now).await?;
+            close_surplus(tx, live, max, CloseReason::LimitLowered, &mut log).await?;
         }
+        log.write(tx).await?;
         let row = users::table
             .find(DbId(id.as_uuid()))
             .select(UserRow::as_select());

@@ -154,6 +154,44 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    audit_events (id) {
+        id -> Binary,
+        at -> BigInt,
+        event -> Text,
+        outcome -> Text,
+        reason -> Nullable<Text>,
+        actor -> Text,
+        actor_id -> Nullable<Binary>,
+        actor_session -> Nullable<Binary>,
+        subject_id -> Nullable<Binary>,
+        session_id -> Nullable<Binary>,
+        request_id -> Nullable<Text>,
+        person_id -> Nullable<Binary>,
+        details -> Nullable<Binary>,
+        facts -> Nullable<Text>,
+        seq -> Nullable<BigInt>,
+        seal -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    audit_marks (name) {
+        name -> Text,
+        seq -> BigInt,
+        seal -> Binary,
+        at -> BigInt,
+        signature -> Binary,
+    }
+}
+
+diesel::table! {
+    audit_keys (user_id) {
+        user_id -> Binary,
+        key -> Nullable<Binary>,
+    }
+}
+
 diesel::joinable!(sessions -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(sessions, users);
 diesel::allow_tables_to_appear_in_same_query!(one_time_secrets, mail_outbox);
