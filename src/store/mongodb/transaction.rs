@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     clock::Stopwatch,
+    ids::UserId,
     store::{StoreError, StoreResult},
 };
 
@@ -68,6 +69,11 @@ impl From<Stopped> for StoreError {
 pub(super) trait Transaction: Send + Sync + 'static {
     /// What was decided.
     type Outcome: Send + 'static;
+
+    /// Whose document it writes that many may want to write at once.
+    fn user(&self) -> Option<UserId> {
+        None
+    }
 
     /// Runs once, in a snapshot: a document that another transaction changes meanwhile makes the
     /// write to it fail, and the run is repeated.
