@@ -54,9 +54,13 @@ use self::{
 };
 use crate::{
     clock::{Span, Timestamp},
-    ids::{LetterId, RegistrationId, SessionId, UserId},
+    ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        audit::{
+            AuditFilter, AuditRecord, Event, Occasion, WrappedKey,
+            seal::{Mark, MarkName, Sealed},
+        },
         device::NewDevice,
         mail::{Letter, NewLetter, Settlement},
         quota::Draw,
@@ -68,7 +72,7 @@ use crate::{
     setting::BadSetting,
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
+        DeleteRole, EraseUser, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
         PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
         StoreError, StoreResult, Take, UpdateUser, UserFilter, settings::MongoSettings,
     },
@@ -586,5 +590,41 @@ impl Store for MongoStore {
 
     async fn forget_devices(&self, user: UserId) -> StoreResult<()> {
         self.delete_devices_of(user).await
+    }
+
+    async fn erase_user(&self, _: UserId, _: &FixedRoles, _: &Occasion) -> StoreResult<EraseUser> {
+        Err(StoreError::Driver("soon".into()))
+    }
+    async fn record(&self, _: &[Event], _: &Occasion) -> StoreResult<()> {
+        Ok(())
+    }
+    async fn list_audit(&self, _: &AuditFilter) -> StoreResult<Vec<AuditRecord>> {
+        Err(StoreError::Driver("soon".into()))
+    }
+    async fn unsealed_audit(&self, _: u32) -> StoreResult<Vec<AuditRecord>> {
+        Err(StoreError::Driver("soon".into()))
+    }
+    async fn count_unsealed_audit(&self) -> StoreResult<u64> {
+        Err(StoreError::Driver("soon".into()))
+    }
+    async fn seal_audit(
+        &self,
+        _: &[(AuditId, Sealed)],
+        _: Option<&Mark>,
+        _: &Mark,
+    ) -> StoreResult<bool> {
+        Err(StoreError::Driver("soon".into()))
+    }
+    async fn sealed_audit(&self, _: i64, _: u32) -> StoreResult<Vec<AuditRecord>> {
+        Err(StoreError::Driver("soon".into()))
+    }
+    async fn audit_mark(&self, _: MarkName) -> StoreResult<Option<Mark>> {
+        Err(StoreError::Driver("soon".into()))
+    }
+    async fn cut_audit(&self, _: &Mark, _: u32) -> StoreResult<u32> {
+        Err(StoreError::Driver("soon".into()))
+    }
+    async fn audit_keys(&self, _: &[UserId]) -> StoreResult<Vec<(UserId, WrappedKey)>> {
+        Err(StoreError::Driver("soon".into()))
     }
 }
