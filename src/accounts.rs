@@ -5,12 +5,14 @@
 use std::sync::Arc;
 
 use crate::{
+    audit::Trail,
     clock::{Clock, Span, Timestamp},
     entropy::Entropy,
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
+        audit::{Agent, Event, EventKind},
         mail::{LetterKind, NewLetter},
         role::FixedRoles,
         session::{CloseReason, IdleRule},
@@ -95,6 +97,8 @@ pub struct Accounts {
     pub(crate) outbox: Outbox,
     /// The limits.
     pub(crate) throttle: Throttle,
+    /// The audit trail.
+    pub(crate) trail: Trail,
     /// The application's rules for attributes.
     pub(crate) rules: AttributeRules,
     /// The time.
@@ -113,6 +117,7 @@ pub struct Accounts {
 
 /// How an account comes to be.
 struct Making {
+    by: Agent,
     roles: Roles,
     letter: Option<NewLetter>,
     /// How long it may wait for its address to be verified.
@@ -138,6 +143,7 @@ impl Accounts {
         let letter = self.outbox.letter(LetterKind::VerifyEmail, cause);
         let waits = (self.unverified_ttl > Span::ZERO).then_some(self.unverified_ttl);
         let how = Making {
+            by: Agent::Nobody,
             roles: Roles::default(),
             letter,
             waits,
@@ -159,6 +165,7 @@ impl Accounts {
         roles: Roles,
     ) -> AuthResult<User> {
         let how = Making {
+            by: Agent::Operator,
             roles,
             letter: None,
             waits: None,
@@ -203,7 +210,9 @@ impl Accounts {
         let letter = how
             .letter
             .map(|letter| letter.about(user.id).to(&user.email));
-        match self.store.create_user(&new, None, letter.as_ref()).await? {
+        let by = self.trail.by(how.by);
+        let created = self.store.create_user(&new, None, letter.as_ref(), &by);
+        match created.await? {
             CreateUser::Created => Ok(user),
             CreateUser::EmailTaken => Err(AuthError::EmailTaken),
             CreateUser::UsernameTaken => Err(AuthError::UsernameTaken),
@@ -214,7 +223,12 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AuthError::Invalid`], [`AuthError::UsernameTaken`], [`AuthError::Store`].
-    pub async fn update_profile(&self, user: &User, change: ProfileChange) -> AuthResult<User> {
+    pub async fn update_profile(
+        &self,
+        user: &User,
+        session: SessionId,
+        change: ProfileChange,
+    ) -> AuthResult<User> {
         let mut errors = Vec::new();
         let patch = change.parse(&self.rules, &mut errors);
         if !errors.is_empty() {
@@ -223,16 +237,10 @@ impl Accounts {
         if patch.is_empty() {
             return Ok(user.clone());
         }
+        let by = self.trail.by_user(user.id, session);
         match self
             .store
-            .update_user(
-                user.id,
-                &patch,
-                None,
-                self.limit,
-                self.idle,
-                self.clock.now(),
-            )
+            .update_user(user.id, &patch, None, self.limit, self.idle, &by)
             .await?
         {
             UpdateUser::Updated(user) => Ok(*user),
@@ -266,10 +274,10 @@ impl Accounts {
         let hash = self.passwords.hash(&accepted).await?;
         let notice = self.outbox.letter(LetterKind::PasswordChanged, cause);
         let notice = notice.map(|notice| notice.about(user).to(&proved.user.email));
-        let (version, now) = (proved.credential_version, self.clock.now());
+        let (version, by) = (proved.credential_version, self.trail.by_user(user, session));
         match self
             .store
-            .set_password(user, &hash, version, Some(session), notice.as_ref(), now)
+            .set_password(user, &hash, version, Some(session), notice.as_ref(), &by)
             .await?
         {
             SetPassword::Changed {
@@ -278,7 +286,7 @@ impl Accounts {
                 self.outbox.ring();
                 self.throttle.forget_devices(user).await;
                 // Without the session there is nobody to whom it matters.
-                Ok(authenticated_at.unwrap_or(now))
+                Ok(authenticated_at.unwrap_or(by.at))
             }
             SetPassword::CredentialsChanged => Err(AuthError::WrongPassword),
             SetPassword::NotActive => Err(AuthError::SessionEnded(CloseReason::AccountDeactivated)),
@@ -301,9 +309,10 @@ impl Accounts {
             .prove(known, session, password)
             .await?
             .credential_version;
+        let by = self.trail.by_user(user, session);
         match self
             .store
-            .deactivate_user(user, Some(version), &self.fixed_roles, self.clock.now())
+            .deactivate_user(user, Some(version), &self.fixed_roles, &by)
             .await?
         {
             ChangeStanding::Changed(_) => {
@@ -355,7 +364,13 @@ impl Accounts {
                 self.throttle.succeeded(attempt).await;
                 Ok(credentials)
             }
-            Verdict::Mismatch => Err(AuthError::WrongPassword),
+            Verdict::Mismatch => {
+                let event = Event::refused(EventKind::Reauthentication, "wrong_password");
+                let event = event.about(user).of_session(session);
+                let by = self.trail.by_user(user, session).agent;
+                self.trail.note(event, by).await?;
+                Err(AuthError::WrongPassword)
+            }
         }
     }
 }

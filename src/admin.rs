@@ -10,6 +10,7 @@ mod roles;
 use std::sync::Arc;
 
 use crate::{
+    audit::Trail,
     clock::Clock,
     email::EmailAddress,
     entropy::Entropy,
@@ -72,6 +73,7 @@ pub struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outbox: Outbox,
     pub(crate) throttle: Throttle,
+    pub(crate) trail: Trail,
     pub(crate) rules: AttributeRules,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -110,10 +112,14 @@ impl Admin {
             self.roles.require(user, ROLES_GRANT).await?;
             self.require_fresh(by)?;
         }
-        self.store_user(new).await
+        self.store_user(by, new).await
     }
 
-    async fn store_user(&self, new: AdminNewUser) -> AuthResult<(User, Option<PasswordLink>)> {
+    async fn store_user(
+        &self,
+        by: Actor<'_>,
+        new: AdminNewUser,
+    ) -> AuthResult<(User, Option<PasswordLink>)> {
         let invitation = if new.invite {
             let cause = Cause::default();
             Some(self.outbox.needed(LetterKind::Invitation, &cause)?)
@@ -152,7 +158,10 @@ impl Admin {
             provisional_until: None,
         };
         let secret = link.as_ref().map(|link| &link.stored);
-        let created = self.store.create_user(&stored, secret, invitation.as_ref());
+        let by = self.trail.by(by.agent());
+        let created = self
+            .store
+            .create_user(&stored, secret, invitation.as_ref(), &by);
         match created.await? {
             CreateUser::Created => {
                 self.outbox.ring();
@@ -251,10 +260,10 @@ impl Admin {
         // An administrator's word is not undone by a link.
         let notice = self.outbox.letter(LetterKind::EmailChanged, &cause);
         let notice = notice.map(NewLetter::only_telling);
-        let now = self.clock.now();
+        let by = self.trail.by(by.agent());
         match self
             .store
-            .update_user(id, &patch, notice.as_ref(), self.limit, self.idle, now)
+            .update_user(id, &patch, notice.as_ref(), self.limit, self.idle, &by)
             .await?
         {
             UpdateUser::Updated(user) => {
@@ -278,7 +287,8 @@ impl Admin {
         let cause = Cause::default();
         let letter = self.outbox.needed(LetterKind::ResetPassword, &cause)?;
         let user = self.user(id).await?;
-        self.outbox.add(&letter.about(id).to(&user.email)).await
+        let letter = letter.about(id).to(&user.email);
+        self.outbox.add(&letter, &self.trail.by(by.agent())).await
     }
 
     /// Deactivates a user and ends all their sessions in the same step.
@@ -289,8 +299,8 @@ impl Admin {
     pub async fn deactivate(&self, by: Actor<'_>, id: UserId) -> AuthResult<User> {
         self.require_fresh(by)?;
         self.require_rank(by, id).await?;
-        let (fixed, now) = (&self.fixed_roles, self.clock.now());
-        let user = standing(self.store.deactivate_user(id, None, fixed, now).await?)?;
+        let (fixed, by) = (&self.fixed_roles, self.trail.by(by.agent()));
+        let user = standing(self.store.deactivate_user(id, None, fixed, &by).await?)?;
         self.throttle.forget_devices(id).await;
         Ok(user)
     }
@@ -303,7 +313,8 @@ impl Admin {
     pub async fn unlock(&self, by: Actor<'_>, id: UserId) -> AuthResult<()> {
         self.require_rank(by, id).await?;
         let user = self.user(id).await?;
-        self.throttle.pardon(&user).await
+        let by = self.trail.by(by.agent());
+        self.throttle.pardon(&user, &by).await
     }
 
     /// Lets a user log in again; ended sessions stay ended.
@@ -312,7 +323,8 @@ impl Admin {
     /// [`AuthError::NotFound`], [`AuthError::Outranked`].
     pub async fn activate(&self, by: Actor<'_>, id: UserId) -> AuthResult<User> {
         self.require_rank(by, id).await?;
-        standing(self.store.activate_user(id, self.clock.now()).await?)
+        let by = self.trail.by(by.agent());
+        standing(self.store.activate_user(id, &by).await?)
     }
 
     /// Replaces a user's roles; effective on the user's next request.
@@ -328,8 +340,8 @@ impl Admin {
     ) -> AuthResult<User> {
         self.require_fresh(by)?;
         let roles = parse_roles(roles)?;
-        let (fixed, now) = (&self.fixed_roles, self.clock.now());
-        standing(self.store.set_roles(id, &roles, fixed, now).await?)
+        let (fixed, by) = (&self.fixed_roles, self.trail.by(by.agent()));
+        standing(self.store.set_roles(id, &roles, fixed, &by).await?)
     }
 
     /// A user's sessions that are not closed, newest first.
@@ -347,9 +359,10 @@ impl Admin {
     /// [`AuthError::NotFound`], [`AuthError::Outranked`].
     pub async fn revoke_all(&self, by: Actor<'_>, id: UserId) -> AuthResult<u64> {
         self.require_rank(by, id).await?;
+        let by = self.trail.by(by.agent());
         let closed = self
             .store
-            .close_sessions(id, None, CloseReason::Revoked, self.clock.now())
+            .close_sessions(id, None, CloseReason::Revoked, &by)
             .await?;
         closed.ok_or(AuthError::NotFound("user"))
     }
@@ -364,9 +377,10 @@ impl Admin {
         {
             self.require_rank(by, owner).await?;
         }
+        let by = self.trail.by(by.agent());
         match self
             .store
-            .close_session_by_id(id, CloseReason::Revoked, self.clock.now())
+            .close_session_by_id(id, CloseReason::Revoked, &by)
             .await?
         {
             CloseSession::Closed | CloseSession::AlreadyClosed => Ok(()),

@@ -10,6 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use crate::{
     accounts::{AccountPolicy, Accounts},
     admin::{Admin, AdminPolicy},
+    audit::{AuditPolicy, Trail},
     clock::{Clock, Span, SystemClock, Timestamp},
     entropy::{Entropy, SystemEntropy, random_bytes},
     error::AuthResult,
@@ -52,6 +53,7 @@ struct Inner {
     roles: RoleBook,
     admin: Admin,
     sweeper: Sweeper,
+    trail: Trail,
     conceals: bool,
     letters: Letters,
 }
@@ -70,6 +72,7 @@ impl Auth {
             rules: AttributeRules::default(),
             accounts: AccountPolicy::default(),
             sweep: SweepPolicy::default(),
+            audit: AuditPolicy::default(),
             roles: FixedRoles::default(),
             admin: AdminPolicy::default(),
             limits: LimitSettings::default(),
@@ -132,6 +135,12 @@ impl Auth {
     #[must_use]
     pub fn admin(&self) -> &Admin {
         &self.0.admin
+    }
+
+    /// The audit trail.
+    #[must_use]
+    pub fn audit(&self) -> &Trail {
+        &self.0.trail
     }
 
     /// What removes what is over; done by itself every so often.
@@ -236,6 +245,7 @@ pub struct AuthBuilder {
     rules: AttributeRules,
     accounts: AccountPolicy,
     sweep: SweepPolicy,
+    audit: AuditPolicy,
     roles: FixedRoles,
     admin: AdminPolicy,
     limits: LimitSettings,
@@ -282,6 +292,12 @@ impl AuthBuilder {
     /// What is removed when it is over, and how often.
     pub fn sweep(mut self, policy: SweepPolicy) -> Self {
         self.sweep = policy;
+        self
+    }
+
+    /// What is recorded, with which key, and for how long.
+    pub fn audit(mut self, policy: AuditPolicy) -> Self {
+        self.audit = policy;
         self
     }
 
@@ -362,6 +378,7 @@ impl AuthBuilder {
             presence: presence.clone(),
             outbox: means.outbox.clone(),
             throttle: means.throttle.clone(),
+            trail: means.trail.clone(),
             clock: Arc::clone(&means.clock),
             entropy: Arc::clone(&means.entropy),
             policy: Arc::new(policy),
@@ -371,7 +388,8 @@ impl AuthBuilder {
         let (accounts, admin) = on_users(&means, &roles, admin_policy);
         let (verification, recovery) = by_mail(&means);
         let (store, clock) = (Arc::clone(&means.store), Arc::clone(&means.clock));
-        let sweeper = Sweeper::new(store, clock, &*means.entropy, sweep);
+        let trail = means.trail.clone();
+        let sweeper = Sweeper::new(store, trail, clock, &*means.entropy, sweep);
         let auth = Auth(Arc::new(Inner {
             store: means.store,
             clock: means.clock,
@@ -388,6 +406,7 @@ impl AuthBuilder {
             roles,
             admin,
             sweeper,
+            trail: means.trail,
             conceals: account_policy.conceal_existence,
             letters,
         }));
@@ -411,6 +430,7 @@ struct Means {
     store: Arc<dyn Store>,
     passwords: Passwords,
     tokens: Tokens,
+    trail: Trail,
     outbox: Outbox,
     throttle: Throttle,
     rules: AttributeRules,
@@ -429,6 +449,13 @@ impl Means {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, BadSetting> {
         let (store, clock, entropy) = (builder.store, builder.clock, builder.entropy);
+        let trail = Trail::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+            builder.keys.audit_secret(),
+            builder.audit,
+        )?;
         let tokens = Tokens::new(
             builder.keys,
             &builder.issuer,
@@ -454,6 +481,7 @@ impl Means {
         let outbox = Outbox::start(OutboxParts {
             store: Arc::clone(&store),
             tokens: tokens.clone(),
+            trail: trail.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             letters: letters.clone(),
@@ -463,6 +491,7 @@ impl Means {
             store,
             passwords,
             tokens,
+            trail,
             outbox,
             throttle,
             rules: builder.rules,
@@ -482,6 +511,7 @@ fn on_users(means: &Means, roles: &RoleBook, policy: AdminPolicy) -> (Accounts, 
         passwords: means.passwords.clone(),
         outbox: means.outbox.clone(),
         throttle: means.throttle.clone(),
+        trail: means.trail.clone(),
         rules: means.rules.clone(),
         clock: Arc::clone(&means.clock),
         entropy: Arc::clone(&means.entropy),
@@ -494,6 +524,7 @@ fn on_users(means: &Means, roles: &RoleBook, policy: AdminPolicy) -> (Accounts, 
         store: Arc::clone(&means.store),
         outbox: means.outbox.clone(),
         throttle: means.throttle.clone(),
+        trail: means.trail.clone(),
         rules: means.rules.clone(),
         clock: Arc::clone(&means.clock),
         entropy: Arc::clone(&means.entropy),
@@ -513,6 +544,7 @@ fn by_mail(means: &Means) -> (Verification, Recovery) {
         tokens: means.tokens.clone(),
         outbox: means.outbox.clone(),
         throttle: means.throttle.clone(),
+        trail: means.trail.clone(),
         rules: means.rules.clone(),
         clock: Arc::clone(&means.clock),
         entropy: Arc::clone(&means.entropy),
@@ -523,6 +555,7 @@ fn by_mail(means: &Means) -> (Verification, Recovery) {
         tokens: means.tokens.clone(),
         outbox: means.outbox.clone(),
         throttle: means.throttle.clone(),
+        trail: means.trail.clone(),
         clock: Arc::clone(&means.clock),
     };
     (verification, recovery)

@@ -21,6 +21,7 @@ pub use self::{layer::DEFAULTS, layers::Sources, shape::variable};
 use crate::{
     accounts::AccountPolicy,
     admin::AdminPolicy,
+    audit::AuditPolicy,
     clock::Timestamp,
     entropy::Entropy,
     http::HttpSettings,
@@ -139,6 +140,8 @@ pub struct Settings {
     pub mail: MailSettings,
     /// `[sweep]`.
     pub sweep: SweepPolicy,
+    /// `[audit]`.
+    pub audit: AuditPolicy,
     /// `[log]`.
     pub log: LogSettings,
 }
@@ -152,6 +155,7 @@ impl Settings {
     pub fn load(sources: &Sources) -> Result<Self, BadSetting> {
         let mut settings: Self = sources.read()?;
         let (database, mail) = (&mut settings.database, &mut settings.mail);
+        let audit = &mut settings.audit;
         let secrets = [
             (
                 "database.postgres.url",
@@ -173,6 +177,7 @@ impl Settings {
                 &mut mail.sendgrid.api_key,
                 &mail.sendgrid.api_key_file,
             ),
+            ("audit.key", &mut audit.key, &audit.key_file),
         ];
         let named = secrets.into_iter().filter(|(_, _, file)| !file.is_empty());
         for (key, secret, file) in named {
@@ -208,6 +213,7 @@ impl Settings {
         self.roles.fixed()?;
         self.admin.check()?;
         self.sweep.check()?;
+        self.audit.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }

@@ -51,6 +51,7 @@
 
 pub mod accounts;
 pub mod admin;
+pub mod audit;
 pub mod auth;
 #[cfg(feature = "server")]
 pub mod cli;

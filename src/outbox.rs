@@ -14,6 +14,7 @@ use std::{
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
+    audit::Trail,
     clock::{Clock, Span},
     entropy::Entropy,
     error::{AuthError, AuthResult},
@@ -21,10 +22,12 @@ use crate::{
     letters::Letters,
     mail::{Mailer, Sender, settings::MailPolicy},
     model::{
+        audit::Occasion,
         mail::{Letter, LetterKind, NewLetter},
         session::Device,
     },
     paging::Page,
+    roles::Actor,
     setting::BadSetting,
     store::{ChangeLetter, LetterFilter, Store},
     tokens::Tokens,
@@ -96,6 +99,8 @@ pub struct OutboxParts {
     pub store: Arc<dyn Store>,
     /// What makes the secrets in letters.
     pub tokens: Tokens,
+    /// The audit trail.
+    pub trail: Trail,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The chance.
@@ -109,6 +114,7 @@ pub struct OutboxParts {
 struct Inner {
     store: Arc<dyn Store>,
     tokens: Tokens,
+    trail: Trail,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     letters: Letters,
@@ -128,6 +134,7 @@ impl Outbox {
         let OutboxParts {
             store,
             tokens,
+            trail,
             clock,
             entropy,
             letters,
@@ -143,6 +150,7 @@ impl Outbox {
         let inner = Arc::new(Inner {
             store,
             tokens,
+            trail,
             clock,
             entropy,
             letters,
@@ -192,9 +200,9 @@ impl Outbox {
     ///
     /// # Errors
     /// [`AuthError::Store`].
-    pub(crate) async fn add(&self, letter: &NewLetter) -> AuthResult<()> {
+    pub(crate) async fn add(&self, letter: &NewLetter, by: &Occasion) -> AuthResult<()> {
         let quiet_since = letter.created_at.minus(QUIET);
-        self.0.store.add_letter(letter, quiet_since).await?;
+        self.0.store.add_letter(letter, quiet_since, by).await?;
         self.ring();
         Ok(())
     }
@@ -231,8 +239,9 @@ impl Outbox {
     /// # Errors
     /// [`AuthError::NotFound`]; [`AuthError::LetterSettled`] for one that was sent, is being sent or was
     /// dropped.
-    pub async fn retry(&self, id: LetterId) -> AuthResult<Letter> {
-        let changed = self.0.store.retry_letter(id, self.0.clock.now()).await?;
+    pub async fn retry(&self, by: Actor<'_>, id: LetterId) -> AuthResult<Letter> {
+        let by = self.0.trail.by(by.agent());
+        let changed = self.0.store.retry_letter(id, &by).await?;
         self.ring();
         changed_letter(changed)
     }
@@ -241,8 +250,9 @@ impl Outbox {
     ///
     /// # Errors
     /// As [`Self::retry`].
-    pub async fn drop_letter(&self, id: LetterId) -> AuthResult<Letter> {
-        changed_letter(self.0.store.drop_letter(id, self.0.clock.now()).await?)
+    pub async fn drop_letter(&self, by: Actor<'_>, id: LetterId) -> AuthResult<Letter> {
+        let by = self.0.trail.by(by.agent());
+        changed_letter(self.0.store.drop_letter(id, &by).await?)
     }
 
     /// Begins no new letter, and waits for those that are being sent, no longer than `limit`. Their leases

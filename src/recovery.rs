@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use crate::{
+    audit::Trail,
     clock::Clock,
     error::{AuthError, AuthResult},
     model::{
+        audit::{Agent, Event, EventKind},
         mail::{LetterKind, NewLetter},
         token::{LinkSecret, Purpose},
     },
@@ -28,6 +30,7 @@ pub struct Recovery {
     pub(crate) tokens: Tokens,
     pub(crate) outbox: Outbox,
     pub(crate) throttle: Throttle,
+    pub(crate) trail: Trail,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -42,7 +45,8 @@ impl Recovery {
         let to = parse_address(email)?;
         let from = cause.device.address;
         self.throttle.letter(Act::Forgot, from, &to).await?;
-        self.outbox.add(&letter.to(&to)).await
+        let by = self.trail.by_nobody();
+        self.outbox.add(&letter.to(&to), &by).await
     }
 
     /// Sets a password with what stands in a letter or in a one-time link; gives no session (ASVS 6.4.3).
@@ -70,23 +74,36 @@ impl Recovery {
         // Before anybody's row is read, so that links and codes of nobody take as long.
         let hash = self.passwords.hash(&accepted).await?;
         let owner = self.store.owner_of_proof(&proof, self.clock.now()).await?;
-        let owner = owner.ok_or(evidence.refused())?;
+        let Some(owner) = owner else {
+            self.refused_proof(Purpose::ResetPassword).await?;
+            return Err(evidence.refused());
+        };
         let personal = Personal::of(&owner);
         self.passwords.suits("password", &accepted, &personal)?;
         let notice = self.outbox.letter(LetterKind::PasswordChanged, cause);
+        let by = self.trail.by_nobody();
         let redeemed = self
             .store
-            .redeem_set_password(&proof, &hash, notice.as_ref(), self.clock.now())
+            .redeem_set_password(&proof, &hash, notice.as_ref(), &by)
             .await?;
         match redeemed {
             Redeem::Redeemed(user) => {
                 self.outbox.ring();
-                self.throttle.pardon_in_passing(user).await;
+                self.throttle.pardon_in_passing(user, &by).await;
                 self.throttle.forget_devices(user).await;
                 Ok(())
             }
-            Redeem::Refused => Err(evidence.refused()),
+            Redeem::Refused => {
+                self.refused_proof(Purpose::ResetPassword).await?;
+                Err(evidence.refused())
+            }
         }
+    }
+
+    /// Records that a link or a code was refused.
+    async fn refused_proof(&self, purpose: Purpose) -> AuthResult<()> {
+        let event = Event::refused(EventKind::ProofRefused, purpose.as_str());
+        self.trail.note(event, Agent::Nobody).await
     }
 
     /// Says that what a notice tells was somebody else's doing: ends all sessions, takes the password away,
@@ -103,13 +120,16 @@ impl Recovery {
         let notice = self.outbox.letter(LetterKind::EmailChanged, cause);
         // Whoever loses the address has no claim to it that a link could bring back.
         let notice = notice.map(NewLetter::only_telling);
-        let (link, now) = (secret.hash(), self.clock.now());
+        let (link, by) = (secret.hash(), self.trail.by_nobody());
         let disowned = self
             .store
-            .disown(&link, reset.as_ref(), notice.as_ref(), now);
+            .disown(&link, reset.as_ref(), notice.as_ref(), &by);
         let disowned = disowned.await?;
         self.outbox.ring();
-        let user = disowned.ok_or(AuthError::LinkRefused)?;
+        let Some(user) = disowned else {
+            self.refused_proof(Purpose::NotMe).await?;
+            return Err(AuthError::LinkRefused);
+        };
         self.throttle.forget_devices(user).await;
         Ok(())
     }

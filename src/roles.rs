@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Timestamp,
     error::{AuthError, AuthResult},
+    ids::SessionId,
     model::{
+        audit::Agent,
         role::{FixedRoles, Permissions, ROLES_GRANT, RoleDefinition, RoleSource, StoredRole},
         user::{ADMIN, Roles, User},
     },
@@ -68,9 +70,25 @@ pub enum Actor<'a> {
     User {
         /// The user as the request was authenticated with.
         user: &'a User,
+        /// The session they act in.
+        session: SessionId,
         /// When they last proved who they are.
         authenticated_at: Timestamp,
     },
+}
+
+impl Actor<'_> {
+    /// As the audit trail names them.
+    #[must_use]
+    pub fn agent(&self) -> Agent {
+        match self {
+            Self::Operator => Agent::Operator,
+            Self::User { user, session, .. } => Agent::User {
+                id: user.id,
+                session: Some(*session),
+            },
+        }
+    }
 }
 
 /// A role that there is.

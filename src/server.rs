@@ -212,6 +212,7 @@ async fn build_service(
         .roles(settings.roles.fixed()?)
         .admin(settings.admin.clone())
         .sweep(settings.sweep.clone())
+        .audit(settings.audit.clone())
         .limits(settings.limits.clone())
         .letters(letters(settings)?)
         .clock(Arc::clone(&clock) as Arc<dyn Clock>);

@@ -12,12 +12,14 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    audit::Trail,
     clock::{Clock, Span, Timestamp},
     entropy::Entropy,
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
     lookup::Lookup,
     model::{
+        audit::{Agent, Event, EventKind, Occasion},
         mail::{LetterKind, NewLetter},
         session::{
             AuthMethod, CloseReason, Device, IdleRule, NewSession, Session, SessionView, Transport,
@@ -237,6 +239,7 @@ impl CurrentUser {
     pub fn actor(&self) -> Actor<'_> {
         Actor::User {
             user: &self.user,
+            session: self.session_id,
             authenticated_at: self.authenticated_at,
         }
     }
@@ -286,6 +289,7 @@ pub struct Sessions {
     presence: Presence,
     outbox: Outbox,
     throttle: Throttle,
+    trail: Trail,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     policy: Arc<SessionPolicy>,
@@ -308,6 +312,8 @@ pub struct SessionParts {
     pub outbox: Outbox,
     /// The limits.
     pub throttle: Throttle,
+    /// The audit trail.
+    pub trail: Trail,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The chance.
@@ -330,6 +336,7 @@ impl Sessions {
             presence,
             outbox,
             throttle,
+            trail,
             clock,
             entropy,
             policy,
@@ -343,6 +350,7 @@ impl Sessions {
             presence,
             outbox,
             throttle,
+            trail,
             clock,
             entropy,
             policy,
@@ -408,10 +416,13 @@ impl Sessions {
             outdated,
             known,
         } = passed;
+        let id = credentials.user.id;
         if !credentials.user.is_active() {
+            self.refused_login(Some(id), "account_deactivated").await?;
             return Err(AuthError::AccountDeactivated);
         }
         if self.needs_verified_email && credentials.user.email_verified_at.is_none() {
+            self.refused_login(Some(id), "email_unverified").await?;
             return Err(AuthError::EmailUnverified);
         }
         let letter = self.news_of(&credentials.user, &device).await?;
@@ -443,7 +454,11 @@ impl Sessions {
             rehash,
             letter,
         };
-        match self.store.open_session(&request, now).await? {
+        let by = Occasion {
+            at: now,
+            ..self.trail.by_user(id, request.session.id)
+        };
+        match self.store.open_session(&request, &by).await? {
             OpenSession::Opened { session, evicted } => {
                 self.outbox.ring();
                 let device = match proof {
@@ -461,6 +476,12 @@ impl Sessions {
             OpenSession::NotActive => Err(AuthError::AccountDeactivated),
             OpenSession::Gone | OpenSession::CredentialsChanged => Err(AuthError::BadCredentials),
         }
+    }
+
+    /// Records a login that was refused; the user is none where nobody has the name.
+    async fn refused_login(&self, user: Option<UserId>, reason: &'static str) -> AuthResult<()> {
+        let event = Event::login_refused(user, reason);
+        self.trail.note(event, Agent::Nobody).await
     }
 
     /// The letter that tells of a login from a device that none of the user's last sessions came from; none
@@ -533,16 +554,11 @@ impl Sessions {
     ) -> AuthResult<()> {
         let presented = presented.into();
         let claims = self.tokens.verify(presented.kind(), presented.text())?;
+        let by = self.trail.by_user(claims.sub, claims.sid);
         let keep = match scope {
             LogoutScope::This => {
                 self.store
-                    .close_session(
-                        claims.sub,
-                        claims.sid,
-                        CloseReason::LoggedOut,
-                        None,
-                        self.clock.now(),
-                    )
+                    .close_session(claims.sub, claims.sid, CloseReason::LoggedOut, None, &by)
                     .await?;
                 return Ok(());
             }
@@ -550,7 +566,7 @@ impl Sessions {
             LogoutScope::All => self.live(presented.kind(), &claims).await.map(|_| None)?,
         };
         self.store
-            .close_sessions(claims.sub, keep, CloseReason::LoggedOut, self.clock.now())
+            .close_sessions(claims.sub, keep, CloseReason::LoggedOut, &by)
             .await?;
         Ok(())
     }
@@ -576,9 +592,10 @@ impl Sessions {
         } else {
             CloseReason::Revoked
         };
+        let by = self.trail.by(caller.actor().agent());
         match self
             .store
-            .close_session(caller.user.id, session, reason, None, self.clock.now())
+            .close_session(caller.user.id, session, reason, None, &by)
             .await?
         {
             CloseSession::Closed | CloseSession::AlreadyClosed => Ok(()),
@@ -610,13 +627,16 @@ impl Sessions {
             .verify_in(place, password, credentials.password_hash.as_ref())
             .await?;
         if verdict == passwords::Verdict::Mismatch {
+            let event = Event::refused(EventKind::Reauthentication, "wrong_password");
+            let event = event.about(user).of_session(session);
+            self.trail.note(event, caller.actor().agent()).await?;
             return Err(AuthError::WrongPassword);
         }
         self.throttle.succeeded(attempt).await;
         // Of several at once one is noted, so that all their cookies are the same age.
         let known = caller.authenticated_at;
-        let now = self.clock.now();
-        let noted = self.store.renew_authentication(user, session, known, now);
+        let by = self.trail.by(caller.actor().agent());
+        let noted = self.store.renew_authentication(user, session, known, &by);
         if let Some(authenticated_at) = noted.await? {
             return self.renewed_cookie(caller, authenticated_at);
         }
@@ -680,11 +700,11 @@ impl Sessions {
     /// Closes a session whose time is over; an idle one only if it is still as it was seen. False if
     /// it was left as it is.
     async fn close_overdue(&self, view: &SessionView, reason: CloseReason) -> AuthResult<bool> {
-        let now = self.clock.now();
+        let by = self.trail.by_itself();
         let unseen_since = (reason == CloseReason::Idle).then_some(view.last_seen_at);
         let closed = self
             .store
-            .close_session(view.user.id, view.session_id, reason, unseen_since, now)
+            .close_session(view.user.id, view.session_id, reason, unseen_since, &by)
             .await?;
         Ok(closed == CloseSession::Closed)
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    audit::Trail,
     clock::{Clock, Span, Timestamp},
     entropy::{Entropy, random_bytes},
     setting::BadSetting,
@@ -155,6 +156,7 @@ impl fmt::Display for Swept {
 #[derive(Clone)]
 pub struct Sweeper {
     store: Arc<dyn Store>,
+    trail: Trail,
     clock: Arc<dyn Clock>,
     policy: SweepPolicy,
     holder: Uuid,
@@ -163,12 +165,14 @@ pub struct Sweeper {
 impl Sweeper {
     pub(crate) fn new(
         store: Arc<dyn Store>,
+        trail: Trail,
         clock: Arc<dyn Clock>,
         entropy: &dyn Entropy,
         policy: SweepPolicy,
     ) -> Self {
         Self {
             store,
+            trail,
             clock,
             policy,
             holder: Uuid::from_bytes(random_bytes::<16>(entropy)),
@@ -192,7 +196,8 @@ impl Sweeper {
         for what in Leftover::ALL {
             loop {
                 let before = self.over_before(what);
-                let removed = self.store.sweep(what, before, self.policy.batch).await?;
+                let (most, by) = (self.policy.batch, self.trail.by_itself());
+                let removed = self.store.sweep(what, before, most, &by).await?;
                 *swept.of(what) += u64::from(removed);
                 if removed < self.policy.batch {
                     break;

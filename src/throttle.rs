@@ -24,6 +24,7 @@ use crate::{
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
     model::{
+        audit::Occasion,
         device::{DeviceSecret, NewDevice},
         quota::{Draw, FailureRule, Limit, LimitName, Quota, Refusal},
         token::SecretHash,
@@ -338,7 +339,7 @@ impl Throttle {
     ///
     /// # Errors
     /// [`AuthError::Store`].
-    pub(crate) async fn pardon(&self, user: &User) -> AuthResult<()> {
+    pub(crate) async fn pardon(&self, user: &User, by: &Occasion) -> AuthResult<()> {
         let inner = &*self.0;
         // Failures from before there was an account with the name belong to no account yet.
         let mut keys = vec![inner.unknown_devices(&LoginName::Email(user.email.clone()))?];
@@ -347,14 +348,14 @@ impl Throttle {
         }
         let account = inner.account(user.id)?;
         inner.store.clear_counters(&keys).await?;
-        inner.store.clear_account(&account).await?;
+        inner.store.clear_account(&account, user.id, by).await?;
         Ok(())
     }
 
     /// As [`Self::pardon`], after something that is done already: it must not be said to have failed.
-    pub(crate) async fn pardon_in_passing(&self, user: UserId) {
+    pub(crate) async fn pardon_in_passing(&self, user: UserId, by: &Occasion) {
         let pardoned = match self.0.store.user(user).await {
-            Ok(Some(user)) => self.pardon(&user).await,
+            Ok(Some(user)) => self.pardon(&user, by).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error.into()),
         };

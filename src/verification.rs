@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use crate::{
+    audit::Trail,
     clock::{Clock, Span},
     entropy::Entropy,
     error::{AuthError, AuthResult, FieldError},
     ids::{RegistrationId, SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, NewRegistration, WaitingRegistration},
+        audit::{Agent, Event, EventKind},
         mail::LetterKind,
         token::{CodeOwner, LinkSecret, Proof, Purpose},
         user::User,
@@ -35,6 +37,7 @@ pub struct Verification {
     pub(crate) tokens: Tokens,
     pub(crate) outbox: Outbox,
     pub(crate) throttle: Throttle,
+    pub(crate) trail: Trail,
     pub(crate) rules: AttributeRules,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -49,8 +52,18 @@ impl Verification {
         self.count_try(cause).await?;
         let proof = proof(&self.tokens, evidence, Purpose::VerifyEmail);
         let proof = proof.ok_or(evidence.refused())?;
-        let verified = self.store.verify_email(&proof, self.clock.now()).await?;
-        verified.ok_or(evidence.refused())
+        let by = self.trail.by_nobody();
+        if let Some(user) = self.store.verify_email(&proof, &by).await? {
+            return Ok(user);
+        }
+        self.refused_proof(Purpose::VerifyEmail, by.agent).await?;
+        Err(evidence.refused())
+    }
+
+    /// Records that a link or a code was refused.
+    async fn refused_proof(&self, purpose: Purpose, by: Agent) -> AuthResult<()> {
+        let event = Event::refused(EventKind::ProofRefused, purpose.as_str());
+        self.trail.note(event.about(by.user()), by).await
     }
 
     /// Counts a code or a link that is tried (ASVS 6.6.3).
@@ -69,7 +82,8 @@ impl Verification {
         let to = parse_address(email)?;
         let from = cause.device.address;
         self.throttle.letter(Act::Resend, from, &to).await?;
-        self.outbox.add(&letter.to(&to)).await
+        let by = self.trail.by_nobody();
+        self.outbox.add(&letter.to(&to), &by).await
     }
 
     /// Sends a letter to a new address; the account has it once that is confirmed. An address that
@@ -96,7 +110,11 @@ impl Verification {
         let hash = credentials.password_hash.as_ref();
         let place = self.passwords.place()?;
         let attempt = self.throttle.password_check(user, session).await?;
+        let by = self.trail.by_user(user, session);
         if self.passwords.verify_in(place, password, hash).await? == Verdict::Mismatch {
+            let event = Event::refused(EventKind::Reauthentication, "wrong_password");
+            let event = event.about(user).of_session(session);
+            self.trail.note(event, by.agent).await?;
             return Err(AuthError::WrongPassword);
         }
         self.throttle.succeeded(attempt).await;
@@ -106,7 +124,7 @@ impl Verification {
         }
         let mut letter = letter.about(user).to(&to);
         letter.credential_version = Some(credentials.credential_version);
-        self.outbox.add(&letter).await
+        self.outbox.add(&letter, &by).await
     }
 
     /// Gives an account its new address by the link that was sent there, and tells the old one
@@ -118,7 +136,8 @@ impl Verification {
         self.count_try(cause).await?;
         let secret = LinkSecret::parse(token).ok_or(AuthError::LinkRefused)?;
         let proof = Proof::Link(secret.hash());
-        self.change(&proof, AuthError::LinkRefused, cause).await
+        self.change(&proof, AuthError::LinkRefused, cause, Agent::Nobody)
+            .await
     }
 
     /// As [`Self::confirm_change`], by the code, typed where its user is logged in.
@@ -128,6 +147,7 @@ impl Verification {
     pub async fn confirm_change_by_code(
         &self,
         user: UserId,
+        session: SessionId,
         code: &str,
         cause: &Cause,
     ) -> AuthResult<User> {
@@ -138,19 +158,29 @@ impl Verification {
             owner: CodeOwner::User(user),
             hashes: hashes.ok_or(AuthError::CodeRefused)?,
         };
-        self.change(&proof, AuthError::CodeRefused, cause).await
+        let by = self.trail.by_user(user, session).agent;
+        self.change(&proof, AuthError::CodeRefused, cause, by).await
     }
 
-    async fn change(&self, proof: &Proof, refused: AuthError, cause: &Cause) -> AuthResult<User> {
+    async fn change(
+        &self,
+        proof: &Proof,
+        refused: AuthError,
+        cause: &Cause,
+        by: Agent,
+    ) -> AuthResult<User> {
         let notice = self.outbox.letter(LetterKind::EmailChanged, cause);
-        let now = self.clock.now();
-        match self.store.change_email(proof, notice.as_ref(), now).await? {
+        let by = self.trail.by(by);
+        match self.store.change_email(proof, notice.as_ref(), &by).await? {
             ChangeEmail::Changed(user) => {
                 self.outbox.ring();
                 Ok(*user)
             }
             ChangeEmail::Taken => Err(AuthError::EmailTaken),
-            ChangeEmail::Refused => Err(refused),
+            ChangeEmail::Refused => {
+                self.refused_proof(Purpose::ChangeEmail, by.agent).await?;
+                Err(refused)
+            }
         }
     }
 
@@ -197,7 +227,9 @@ impl Verification {
             expires_at: letter.created_at.plus(REGISTRATION_TTL),
         };
         letter.registration_id = Some(registration.id);
-        self.store.add_registration(&registration, &letter).await?;
+        let by = self.trail.by_nobody();
+        let added = self.store.add_registration(&registration, &letter, &by);
+        added.await?;
         self.outbox.ring();
         Ok(())
     }
@@ -232,14 +264,18 @@ impl Verification {
         let expected = waiting
             .filter(|_| is_right)
             .map(|WaitingRegistration { id, .. }| id);
-        let now = self.clock.now();
-        let user = UserId::fresh(now, &*self.entropy);
-        let confirmed = self.store.confirm_registration(&proof, expected, user, now);
+        let by = self.trail.by_nobody();
+        let user = UserId::fresh(by.at, &*self.entropy);
+        let confirmed = self.store.confirm_registration(&proof, expected, user, &by);
         match confirmed.await? {
             ConfirmRegistration::Created(user) => Ok(*user),
             ConfirmRegistration::EmailTaken => Err(AuthError::EmailTaken),
             ConfirmRegistration::UsernameTaken => Err(AuthError::UsernameTaken),
-            ConfirmRegistration::Refused => Err(evidence.refused()),
+            ConfirmRegistration::Refused => {
+                let purpose = Purpose::ConfirmRegistration;
+                self.refused_proof(purpose, by.agent).await?;
+                Err(evidence.refused())
+            }
         }
     }
 }

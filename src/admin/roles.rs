@@ -34,8 +34,9 @@ impl Admin {
                           characters";
             return Err(FieldError::new("name", "invalid", detail).into());
         }
-        let (role, now) = (RoleDefinition { name, permissions }, self.clock.now());
-        match self.store.put_role(&role, &self.fixed_roles, now).await? {
+        let role = RoleDefinition { name, permissions };
+        let by = self.trail.by(by.agent());
+        match self.store.put_role(&role, &self.fixed_roles, &by).await? {
             PutRole::Stored(stored) => Ok(stored.into()),
             PutRole::LastAdmin => Err(AuthError::LastAdmin),
         }
@@ -50,7 +51,8 @@ impl Admin {
     pub async fn delete_role(&self, by: Actor<'_>, name: &str) -> AuthResult<()> {
         self.require_fresh(by)?;
         self.require_own(name)?;
-        match self.store.delete_role(name, &self.fixed_roles).await? {
+        let by = self.trail.by(by.agent());
+        match self.store.delete_role(name, &self.fixed_roles, &by).await? {
             DeleteRole::Deleted => Ok(()),
             DeleteRole::LastAdmin => Err(AuthError::LastAdmin),
             DeleteRole::Unknown => Err(AuthError::NotFound("role")),

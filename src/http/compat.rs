@@ -265,7 +265,9 @@ async fn update(auth: &Auth, caller: &CurrentUser, fields: &Fields) -> Result<Re
     };
     let accounts = auth.accounts();
     Ok(user::<200>(
-        &accounts.update_profile(&caller.user, change).await?,
+        &accounts
+            .update_profile(&caller.user, caller.session_id, change)
+            .await?,
     ))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
 use super::{ApiOptions, Context, problem::Problem, surface::Surface};
-use crate::auth::Auth;
+use crate::{audit::coming_from, auth::Auth};
 
 impl Auth {
     /// Lets the handlers of a poem app take [`crate::CurrentUser`], [`super::HasRole`],
@@ -54,8 +54,9 @@ impl<E: Endpoint> Endpoint for Authenticated<E> {
         let AuthMiddleware { auth, surface } = &self.layer;
         let context = Context::new(auth, surface, &request);
         let request_id = Arc::clone(&context.request_id);
+        let origin = context.origin(&request);
         request.set_data(context);
-        match self.inner.call(request).await {
+        match coming_from(origin, self.inner.call(request)).await {
             Ok(answer) => Ok(answer.into_response()),
             // Ours are answered here, where the request's id is known; the others are the app's.
             Err(error) => match error.downcast_ref::<Problem>() {

@@ -354,25 +354,23 @@ impl<'a> FromRequest<'a> for DeviceCookie {
     }
 }
 
+/// What a client says that it is, cut to size.
+pub(super) fn user_agent(request: &Request) -> Option<String> {
+    let header = request.headers().get(USER_AGENT);
+    let text = header.and_then(|value| value.to_str().ok())?;
+    let printable = text.chars().filter(|c| !c.is_control());
+    Some(printable.take(LONGEST_USER_AGENT).collect())
+}
+
 /// What a client says about itself, cut to size.
 #[derive(Debug)]
 pub(super) struct Peer(Device);
 
 impl<'a> FromRequest<'a> for Peer {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
-        let user_agent = request
-            .headers()
-            .get(USER_AGENT)
-            .and_then(|value| value.to_str().ok());
-        let printable = |text: &str| {
-            text.chars()
-                .filter(|c| !c.is_control())
-                .take(LONGEST_USER_AGENT)
-                .collect()
-        };
         Ok(Self(Device {
             name: None,
-            user_agent: user_agent.map(printable),
+            user_agent: user_agent(request),
             address: Context::of(request)?.client_ip,
         }))
     }

@@ -180,7 +180,7 @@ impl MeApi {
         let user = self
             .auth
             .accounts()
-            .update_profile(&caller.user, change)
+            .update_profile(&caller.user, caller.session_id, change)
             .await?;
         Ok(Answer((&user).into()))
     }
@@ -254,7 +254,7 @@ impl MeApi {
     ) -> Result<Answer<200, UserDto>, Fails<{ GUARDED | BODY | FORBIDDEN | CONFLICT }>> {
         let verification = self.auth.verification();
         let user = verification
-            .confirm_change_by_code(caller.user.id, &body.0.code, &caused.0)
+            .confirm_change_by_code(caller.user.id, caller.session_id, &body.0.code, &caused.0)
             .await?;
         Ok(Answer((&user).into()))
     }

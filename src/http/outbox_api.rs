@@ -190,10 +190,11 @@ impl OutboxApi {
     #[oai(path = "/:id/retry", method = "post", operation_id = "retry_letter")]
     async fn retry(
         &self,
-        _by: Declared<HasPermission<OutboxManage>>,
+        by: Declared<HasPermission<OutboxManage>>,
         id: Path<Uuid>,
     ) -> Result<LetterAnswer, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
-        Ok(Answer((&self.0.outbox().retry(id.0.into()).await?).into()))
+        let retried = self.0.outbox().retry(by.actor(), id.0.into());
+        Ok(Answer((&retried.await?).into()))
     }
 
     /// Drop a letter
@@ -202,10 +203,10 @@ impl OutboxApi {
     #[oai(path = "/:id/drop", method = "post", operation_id = "drop_letter")]
     async fn drop_letter(
         &self,
-        _by: Declared<HasPermission<OutboxManage>>,
+        by: Declared<HasPermission<OutboxManage>>,
         id: Path<Uuid>,
     ) -> Result<LetterAnswer, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
-        let outbox = self.0.outbox();
-        Ok(Answer((&outbox.drop_letter(id.0.into()).await?).into()))
+        let dropped = self.0.outbox().drop_letter(by.actor(), id.0.into());
+        Ok(Answer((&dropped.await?).into()))
     }
 }

@@ -13,12 +13,14 @@ use super::{
     ApiOptions,
     client_ip::{client_ip, peer_is_trusted},
     cookie::OwnCookie,
+    guard::user_agent,
     origins::{Origins, Target},
     problem::Problem,
 };
 use crate::{
     auth::Auth,
     clock::Timestamp,
+    model::audit::{Details, Origin},
     sessions::{CurrentUser, Grant},
     tokens::SignedToken,
 };
@@ -129,6 +131,17 @@ impl Context {
             surface: Arc::clone(surface),
             request_id,
             client_ip: client_ip(request, &surface.options.trusted_proxies),
+        }
+    }
+
+    /// Where this request comes from, as the audit trail has it.
+    pub(super) fn origin(&self, request: &Request) -> Origin {
+        Origin {
+            request_id: Some(self.request_id.as_ref().to_owned()),
+            details: Details {
+                address: self.client_ip,
+                user_agent: user_agent(request),
+            },
         }
     }
 

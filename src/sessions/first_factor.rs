@@ -45,6 +45,8 @@ impl Sessions {
             .and_then(|credentials| credentials.password_hash.as_ref());
         let verdict = self.passwords.verify_in(place, password, hash).await?;
         let (Some(credentials), passwords::Verdict::Match { outdated }) = (found, verdict) else {
+            let reason = user.map_or("unknown_account", |_| "wrong_password");
+            self.refused_login(user, reason).await?;
             return Err(AuthError::BadCredentials);
         };
         self.throttle.succeeded(attempt).await;

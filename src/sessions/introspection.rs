@@ -3,7 +3,10 @@
 use super::{CurrentUser, Sessions};
 use crate::{
     error::{AuthError, AuthResult},
-    model::session::{CloseReason, RefreshVerdict, Transport},
+    model::{
+        audit::Agent,
+        session::{CloseReason, RefreshVerdict, Transport},
+    },
     tokens::{Claims, TokenKind, refresh::is_refresh_token},
 };
 
@@ -97,9 +100,9 @@ impl Sessions {
             Err(refused) if is_refusal(&refused) => return Ok(()),
             Err(other) => return Err(other),
         };
-        let (reason, now) = (CloseReason::Revoked, self.clock.now());
+        let (reason, by) = (CloseReason::Revoked, self.trail.by(Agent::Client));
         self.store
-            .close_session(user, session, reason, None, now)
+            .close_session(user, session, reason, None, &by)
             .await?;
         Ok(())
     }

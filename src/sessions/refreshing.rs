@@ -4,6 +4,7 @@ use super::{Sessions, TokenPair};
 use crate::{
     error::{AuthError, AuthResult},
     model::{
+        audit::{Event, EventKind},
         mail::LetterKind,
         session::{CloseReason, RefreshVerdict, Verdict},
     },
@@ -71,6 +72,10 @@ impl Sessions {
                     // all that can be seen.
                     tracing::warn!(%user, %session, "a refresh token was used again late");
                 }
+                let event = Event::done(EventKind::RefreshRepeated);
+                let event = event.about(user).of_session(session);
+                let by = self.trail.by_user(user, session).agent;
+                self.trail.note(event, by).await?;
                 let retired = AuthError::TokenInvalid("made with a key that has been retired");
                 let again = self.tokens.successor_with(presented, current);
                 self.presence.note(user, session, now);
@@ -83,9 +88,10 @@ impl Sessions {
                     .outbox
                     .letter(LetterKind::RefreshReused, &Cause::default())
                     .map(|notice| notice.about(user).to(&state.view.user.email));
+                let by = self.trail.by_nobody();
                 let closing = self
                     .store
-                    .close_reused_session(user, session, notice.as_ref(), now);
+                    .close_reused_session(user, session, notice.as_ref(), &by);
                 if closing.await? == CloseSession::Closed {
                     self.outbox.ring();
                     tracing::warn!(%user, %session, "a used refresh token was used again");

@@ -71,6 +71,15 @@ macro_rules! in_time {
     };
 }
 
+macro_rules! insert_all {
+    ($conn:expr, $table:expr, $rows:expr) => {
+        diesel::insert_into($table)
+            .values($rows)
+            .execute($conn)
+            .await?
+    };
+}
+
 macro_rules! has_role {
     ($role:expr) => {
         diesel::PgArrayExpressionMethods::contains(

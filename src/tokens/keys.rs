@@ -20,6 +20,7 @@ use crate::{
     clock::Timestamp,
     entropy::{Entropy, random_bytes},
     error::{AuthError, AuthResult},
+    model::audit::keys::AuditSecret,
     secret::SecretString,
     setting::BadSetting,
 };
@@ -72,6 +73,21 @@ impl KeyAlgorithm {
 pub struct KeyFile {
     /// All keys that may check tokens.
     pub keys: Vec<StoredKey>,
+    /// 32 bytes in base64 that the keys of the audit trail are derived from. Made with the first key and kept
+    /// when keys are retired, for records are kept longer than tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    audit: Option<StoredSecret>,
+}
+
+/// 32 bytes in base64; prints `***`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+struct StoredSecret(String);
+
+impl fmt::Debug for StoredSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// One key of a key file.
@@ -149,7 +165,10 @@ impl KeyFile {
             sign_from: DateTime::UNIX_EPOCH,
             key: STANDARD.encode(&bytes),
         };
-        Ok(Self { keys: vec![stored] })
+        Ok(Self {
+            keys: vec![stored],
+            audit: None,
+        })
     }
 
     /// The text to write; it is secret.
@@ -175,6 +194,11 @@ impl KeyFile {
             URL_SAFE_NO_PAD.encode(random_bytes::<6>(entropy))
         );
         let key = STANDARD.encode(fresh_key(alg, entropy)?.as_slice());
+        if self.keys.is_empty() && self.audit.is_none() {
+            let secret = zeroize::Zeroizing::new(random_bytes::<32>(entropy));
+            self.audit = Some(StoredSecret(STANDARD.encode(&*secret)));
+        }
+        self.keep_audit_secret();
         self.keys.push(StoredKey {
             kid: kid.clone(),
             alg,
@@ -186,9 +210,20 @@ impl KeyFile {
 
     /// Takes a key out; its tokens are refused from then on. False if there is none of that name.
     pub fn retire(&mut self, kid: &str) -> bool {
+        self.keep_audit_secret();
         let before = self.keys.len();
         self.keys.retain(|key| key.kid != kid);
         self.keys.len() < before
+    }
+
+    /// Writes down what the audit trail's keys are derived from, before the key goes that it would otherwise be
+    /// taken from.
+    fn keep_audit_secret(&mut self) {
+        if self.audit.is_none()
+            && let Ok(secret) = audit_secret(self)
+        {
+            self.audit = Some(StoredSecret(STANDARD.encode(secret.expose())));
+        }
     }
 
     /// The name of the key that signs at `now`.
@@ -267,6 +302,7 @@ fn fresh_key(alg: KeyAlgorithm, entropy: &dyn Entropy) -> AuthResult<zeroize::Ze
 pub struct KeyRing {
     keys: Vec<Key>,
     jwks: Value,
+    audit: AuditSecret,
 }
 
 struct Key {
@@ -345,10 +381,19 @@ impl KeyRing {
             keys.push(key);
             public.extend(jwk);
         }
+        let audit = audit_secret(file).map_err(|why| BadSetting::new(setting, why, remedy))?;
         Ok(Self {
             keys,
             jwks: json!({ "keys": public }),
+            audit,
         })
+    }
+
+    /// What the keys of the audit trail are derived from, unless `audit.key` says otherwise: a secret of its
+    /// own, or, in a file without one, the oldest key.
+    #[must_use]
+    pub fn audit_secret(&self) -> &AuditSecret {
+        &self.audit
     }
 
     /// The public keys as a JWK set.
@@ -432,6 +477,18 @@ impl KeyRing {
             Ok(false) | Err(_) => Err(AuthError::TokenInvalid("wrong signature")),
         }
     }
+}
+
+fn audit_secret(file: &KeyFile) -> Result<AuditSecret, &'static str> {
+    if let Some(own) = &file.audit {
+        let bytes = STANDARD.decode(&own.0).map(zeroize::Zeroizing::new);
+        let secret = bytes.ok().and_then(|bytes| AuditSecret::new(&bytes));
+        return secret.ok_or("has an `audit` that is not 32 bytes in base64");
+    }
+    let oldest = file.keys.iter().min_by_key(|key| key.sign_from);
+    let bytes = oldest.and_then(|key| STANDARD.decode(&key.key).ok());
+    let bytes = bytes.map(zeroize::Zeroizing::new).ok_or("holds no key")?;
+    AuditSecret::derived(&bytes).map_err(|_| "holds a key that cannot be derived from")
 }
 
 fn open(stored: &StoredKey) -> Result<(Key, Option<Value>), &'static str> {

@@ -9,6 +9,7 @@ use doorward::{
     Auth,
     accounts::AccountPolicy,
     admin::AdminPolicy,
+    audit::AuditPolicy,
     clock::{Clock, ManualClock, Span, Timestamp},
     http::ApiOptions,
     model::{
@@ -62,6 +63,8 @@ pub struct Setup {
     pub accounts: AccountPolicy,
     pub roles: FixedRoles,
     pub admin: AdminPolicy,
+    /// Records are sealed when a test says so.
+    pub audit: AuditPolicy,
     /// Limits that nobody reaches, unless a test is about them.
     pub limits: LimitSettings,
     /// What carries letters; nothing, unless a test is about them.
@@ -81,6 +84,10 @@ impl Default for Setup {
             accounts: AccountPolicy::default(),
             roles: FixedRoles::default(),
             admin: AdminPolicy::default(),
+            audit: AuditPolicy {
+                seal_every: Span::ZERO,
+                ..AuditPolicy::default()
+            },
             limits: generous(),
             post: None,
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
@@ -250,6 +257,7 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         .accounts(setup.accounts.clone())
         .roles(setup.roles.clone())
         .admin(setup.admin.clone())
+        .audit(setup.audit.clone())
         .limits(setup.limits.clone())
         .clock(clock);
     let builder = match &setup.post {

@@ -8,6 +8,7 @@ pub mod canaries;
 pub mod edits;
 pub mod mailbox;
 mod mongodb;
+pub mod occasions;
 mod postgres;
 pub mod servers;
 pub mod smtp;

@@ -11,9 +11,13 @@ use std::{
 use async_trait::async_trait;
 use doorward::{
     clock::{Span, Timestamp},
-    ids::{LetterId, RegistrationId, SessionId, UserId},
+    ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        audit::{
+            AuditFilter, AuditRecord, Event, Occasion, WrappedKey,
+            seal::{Mark, MarkName, Sealed},
+        },
         device::NewDevice,
         mail::{Letter, NewLetter, Settlement},
         quota::Draw,
@@ -24,7 +28,7 @@ use doorward::{
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        DeleteRole, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
+        DeleteRole, EraseUser, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
         PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
         StoreError, StoreResult, Take, UpdateUser, UserFilter,
     },
@@ -226,8 +230,9 @@ impl Store for WatchedStore {
         user: &NewUser,
         link: Option<&NewOneTimeSecret>,
         letter: Option<&NewLetter>,
+        by: &Occasion,
     ) -> StoreResult<CreateUser> {
-        watch!(self.create_user(user, link, letter))
+        watch!(self.create_user(user, link, letter, by))
     }
 
     async fn user(&self, id: UserId) -> StoreResult<Option<User>> {
@@ -253,9 +258,9 @@ impl Store for WatchedStore {
         notice: Option<&NewLetter>,
         limit: SessionLimit,
         idle: IdleRule,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<UpdateUser> {
-        watch!(self.update_user(id, patch, notice, limit, idle, now))
+        watch!(self.update_user(id, patch, notice, limit, idle, by))
     }
 
     async fn set_roles(
@@ -263,9 +268,9 @@ impl Store for WatchedStore {
         id: UserId,
         roles: &Roles,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeStanding> {
-        watch!(self.set_roles(id, roles, fixed, now))
+        watch!(self.set_roles(id, roles, fixed, by))
     }
 
     async fn deactivate_user(
@@ -273,13 +278,13 @@ impl Store for WatchedStore {
         id: UserId,
         credential_version: Option<i64>,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeStanding> {
-        watch!(self.deactivate_user(id, credential_version, fixed, now))
+        watch!(self.deactivate_user(id, credential_version, fixed, by))
     }
 
-    async fn activate_user(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
-        watch!(self.activate_user(id, now))
+    async fn activate_user(&self, id: UserId, by: &Occasion) -> StoreResult<ChangeStanding> {
+        watch!(self.activate_user(id, by))
     }
 
     async fn list_roles(&self) -> StoreResult<Vec<StoredRole>> {
@@ -294,13 +299,18 @@ impl Store for WatchedStore {
         &self,
         role: &RoleDefinition,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<PutRole> {
-        watch!(self.put_role(role, fixed, now))
+        watch!(self.put_role(role, fixed, by))
     }
 
-    async fn delete_role(&self, name: &str, fixed: &FixedRoles) -> StoreResult<DeleteRole> {
-        watch!(self.delete_role(name, fixed))
+    async fn delete_role(
+        &self,
+        name: &str,
+        fixed: &FixedRoles,
+        by: &Occasion,
+    ) -> StoreResult<DeleteRole> {
+        watch!(self.delete_role(name, fixed, by))
     }
 
     async fn set_password(
@@ -310,9 +320,9 @@ impl Store for WatchedStore {
         credential_version: i64,
         keep: Option<SessionId>,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<SetPassword> {
-        watch!(self.set_password(id, hash, credential_version, keep, letter, now))
+        watch!(self.set_password(id, hash, credential_version, keep, letter, by))
     }
 
     async fn owner_of_proof(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
@@ -324,22 +334,22 @@ impl Store for WatchedStore {
         proof: &Proof,
         hash: &PasswordHash,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Redeem> {
-        watch!(self.redeem_set_password(proof, hash, letter, now))
+        watch!(self.redeem_set_password(proof, hash, letter, by))
     }
 
-    async fn verify_email(&self, proof: &Proof, now: Timestamp) -> StoreResult<Option<User>> {
-        watch!(self.verify_email(proof, now))
+    async fn verify_email(&self, proof: &Proof, by: &Occasion) -> StoreResult<Option<User>> {
+        watch!(self.verify_email(proof, by))
     }
 
     async fn change_email(
         &self,
         proof: &Proof,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ChangeEmail> {
-        watch!(self.change_email(proof, notice, now))
+        watch!(self.change_email(proof, notice, by))
     }
 
     async fn disown(
@@ -347,17 +357,18 @@ impl Store for WatchedStore {
         link: &SecretHash,
         reset: Option<&NewLetter>,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<UserId>> {
-        watch!(self.disown(link, reset, notice, now))
+        watch!(self.disown(link, reset, notice, by))
     }
 
     async fn add_registration(
         &self,
         registration: &NewRegistration,
         letter: &NewLetter,
+        by: &Occasion,
     ) -> StoreResult<()> {
-        watch!(self.add_registration(registration, letter))
+        watch!(self.add_registration(registration, letter, by))
     }
 
     async fn waiting_registration(
@@ -373,17 +384,22 @@ impl Store for WatchedStore {
         proof: &Proof,
         expected: Option<RegistrationId>,
         user: UserId,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<ConfirmRegistration> {
-        watch!(self.confirm_registration(proof, expected, user, now))
+        watch!(self.confirm_registration(proof, expected, user, by))
     }
 
     async fn recent_devices(&self, user: UserId) -> StoreResult<Vec<Device>> {
         watch!(self.recent_devices(user))
     }
 
-    async fn add_letter(&self, letter: &NewLetter, quiet_since: Timestamp) -> StoreResult<bool> {
-        watch!(self.add_letter(letter, quiet_since))
+    async fn add_letter(
+        &self,
+        letter: &NewLetter,
+        quiet_since: Timestamp,
+        by: &Occasion,
+    ) -> StoreResult<bool> {
+        watch!(self.add_letter(letter, quiet_since, by))
     }
 
     async fn claim_letters(
@@ -421,12 +437,12 @@ impl Store for WatchedStore {
         watch!(self.letter(id))
     }
 
-    async fn retry_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
-        watch!(self.retry_letter(id, now))
+    async fn retry_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter> {
+        watch!(self.retry_letter(id, by))
     }
 
-    async fn drop_letter(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
-        watch!(self.drop_letter(id, now))
+    async fn drop_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter> {
+        watch!(self.drop_letter(id, by))
     }
 
     async fn close_reused_session(
@@ -434,17 +450,17 @@ impl Store for WatchedStore {
         user: UserId,
         session: SessionId,
         letter: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        watch!(self.close_reused_session(user, session, letter, now))
+        watch!(self.close_reused_session(user, session, letter, by))
     }
 
     async fn open_session(
         &self,
         request: &OpenSessionRequest,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<OpenSession> {
-        watch!(self.open_session(request, now))
+        watch!(self.open_session(request, by))
     }
 
     async fn live_sessions(
@@ -464,9 +480,9 @@ impl Store for WatchedStore {
         session: SessionId,
         reason: CloseReason,
         unseen_since: Option<Timestamp>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        watch!(self.close_session(user, session, reason, unseen_since, now))
+        watch!(self.close_session(user, session, reason, unseen_since, by))
     }
 
     async fn owner_of_session(&self, session: SessionId) -> StoreResult<Option<UserId>> {
@@ -477,9 +493,9 @@ impl Store for WatchedStore {
         &self,
         session: SessionId,
         reason: CloseReason,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        watch!(self.close_session_by_id(session, reason, now))
+        watch!(self.close_session_by_id(session, reason, by))
     }
 
     async fn close_sessions(
@@ -487,9 +503,9 @@ impl Store for WatchedStore {
         user: UserId,
         keep: Option<SessionId>,
         reason: CloseReason,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<u64>> {
-        watch!(self.close_sessions(user, keep, reason, now))
+        watch!(self.close_sessions(user, keep, reason, by))
     }
 
     async fn renew_authentication(
@@ -497,9 +513,9 @@ impl Store for WatchedStore {
         user: UserId,
         session: SessionId,
         known: Timestamp,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<Option<Timestamp>> {
-        watch!(self.renew_authentication(user, session, known, now))
+        watch!(self.renew_authentication(user, session, known, by))
     }
 
     async fn rotate_refresh(
@@ -531,8 +547,14 @@ impl Store for WatchedStore {
         watch!(self.note_seen(seen))
     }
 
-    async fn sweep(&self, what: Leftover, before: Timestamp, most: u32) -> StoreResult<u32> {
-        watch!(self.sweep(what, before, most))
+    async fn sweep(
+        &self,
+        what: Leftover,
+        before: Timestamp,
+        most: u32,
+        by: &Occasion,
+    ) -> StoreResult<u32> {
+        watch!(self.sweep(what, before, most, by))
     }
 
     async fn take_lease(
@@ -556,8 +578,13 @@ impl Store for WatchedStore {
         watch!(self.clear_counters(keys))
     }
 
-    async fn clear_account(&self, account: &SecretHash) -> StoreResult<()> {
-        watch!(self.clear_account(account))
+    async fn clear_account(
+        &self,
+        account: &SecretHash,
+        whose: UserId,
+        by: &Occasion,
+    ) -> StoreResult<()> {
+        watch!(self.clear_account(account, whose, by))
     }
 
     async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()> {
@@ -583,5 +610,55 @@ impl Store for WatchedStore {
 
     async fn forget_devices(&self, user: UserId) -> StoreResult<()> {
         watch!(self.forget_devices(user))
+    }
+
+    async fn erase_user(
+        &self,
+        id: UserId,
+        fixed: &FixedRoles,
+        by: &Occasion,
+    ) -> StoreResult<EraseUser> {
+        watch!(self.erase_user(id, fixed, by))
+    }
+
+    async fn record(&self, events: &[Event], by: &Occasion) -> StoreResult<()> {
+        watch!(self.record(events, by))
+    }
+
+    async fn list_audit(&self, filter: &AuditFilter) -> StoreResult<Vec<AuditRecord>> {
+        watch!(self.list_audit(filter))
+    }
+
+    async fn unsealed_audit(&self, most: u32) -> StoreResult<Vec<AuditRecord>> {
+        watch!(self.unsealed_audit(most))
+    }
+
+    async fn count_unsealed_audit(&self) -> StoreResult<u64> {
+        watch!(self.count_unsealed_audit())
+    }
+
+    async fn seal_audit(
+        &self,
+        sealed: &[(AuditId, Sealed)],
+        known: Option<&Mark>,
+        head: &Mark,
+    ) -> StoreResult<bool> {
+        watch!(self.seal_audit(sealed, known, head))
+    }
+
+    async fn sealed_audit(&self, after: i64, most: u32) -> StoreResult<Vec<AuditRecord>> {
+        watch!(self.sealed_audit(after, most))
+    }
+
+    async fn audit_mark(&self, name: MarkName) -> StoreResult<Option<Mark>> {
+        watch!(self.audit_mark(name))
+    }
+
+    async fn cut_audit(&self, checkpoint: &Mark, most: u32) -> StoreResult<u32> {
+        watch!(self.cut_audit(checkpoint, most))
+    }
+
+    async fn audit_keys(&self, persons: &[UserId]) -> StoreResult<Vec<(UserId, WrappedKey)>> {
+        watch!(self.audit_keys(persons))
     }
 }

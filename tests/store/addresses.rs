@@ -24,6 +24,7 @@ use super::{
         new_user, open_ids, open_one, state, stored_hash, two_nodes, user,
     },
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -59,17 +60,17 @@ for_each_store! {
 const ANN: &str = "ann@example.org";
 
 async fn verify(store: &dyn Store, proof: &Proof, now: Timestamp) -> Option<User> {
-    let verified = store.verify_email(proof, now).await;
+    let verified = store.verify_email(proof, &by(now)).await;
     verified.expect("an answer")
 }
 
 async fn change(store: &dyn Store, proof: &Proof, notice: Option<&NewLetter>) -> ChangeEmail {
-    let changed = store.change_email(proof, notice, at(1)).await;
+    let changed = store.change_email(proof, notice, &by(at(1))).await;
     changed.expect("an answer")
 }
 
 async fn disown(store: &dyn Store, link: SecretHash, reset: Option<&NewLetter>) -> Option<UserId> {
-    let disowned = store.disown(&link, reset, None, at(1)).await;
+    let disowned = store.disown(&link, reset, None, &by(at(1))).await;
     disowned.expect("an answer")
 }
 
@@ -83,7 +84,8 @@ async fn verified_by_hand(store: &dyn Store, user: UserId) {
         email_verified: Some(true),
         ..UserPatch::default()
     };
-    let done = store.update_user(user, &patch, None, SINGLE, IDLE, NOW);
+    let by = by(NOW);
+    let done = store.update_user(user, &patch, None, SINGLE, IDLE, &by);
     done.await.expect("an answer");
 }
 
@@ -96,7 +98,7 @@ async fn moved_by_somebody(store: &dyn Store, user: UserId, email: &str) -> Lett
         ..UserPatch::default()
     };
     let done = store
-        .update_user(user, &patch, Some(&notice), SINGLE, IDLE, NOW)
+        .update_user(user, &patch, Some(&notice), SINGLE, IDLE, &by(NOW))
         .await;
     done.expect("an answer");
     ready(store, notice.id, NOW).await;
@@ -207,7 +209,7 @@ async fn an_address_that_was_left_is_kept_for_its_account(database: Database) {
     let taking = async |n: i64| {
         let mut late = new_user(ANN);
         late.user.created_at = NOW.plus(Span::days(n));
-        other_node.create_user(&late, None, None).await
+        other_node.create_user(&late, None, None, &by(NOW)).await
     };
     assert!(matches!(taking(13).await, Ok(CreateUser::EmailTaken)));
     let id = mail_new_address(&*store, bob, ANN, NOW).await;
@@ -219,7 +221,7 @@ async fn an_address_that_was_left_is_kept_for_its_account(database: Database) {
     };
     let updating = async |user| {
         let updated = store
-            .update_user(user, &to_ann, None, SINGLE, IDLE, NOW)
+            .update_user(user, &to_ann, None, SINGLE, IDLE, &by(NOW))
             .await;
         updated.expect("an answer")
     };
@@ -262,7 +264,8 @@ async fn an_address_that_was_taken_meanwhile_leaves_the_secret_unspent(database:
         email: Some(address("other@example.org")),
         ..UserPatch::default()
     };
-    let done = store.update_user(other, &away, None, SINGLE, IDLE, NOW);
+    let by = by(NOW);
+    let done = store.update_user(other, &away, None, SINGLE, IDLE, &by);
     done.await.expect("an answer");
     let outcome = change(&*store, &by_users_code(id, ann), None).await;
     assert!(is_changed(&outcome), "{outcome:?}");
@@ -295,7 +298,7 @@ async fn secrets_for_the_old_address_are_void(database: Database) {
     assert_eq!(verify(&*store, &by_link(verification), at(3)).await, None);
     for proof in [by_link(reset), by_code(reset, ANN)] {
         let outcome = store
-            .redeem_set_password(&proof, &hash("x"), None, at(3))
+            .redeem_set_password(&proof, &hash("x"), None, &by(at(3)))
             .await;
         assert_eq!(outcome.expect("an answer"), Redeem::Refused);
     }
@@ -423,7 +426,9 @@ async fn who_loses_the_address_is_told(database: Database) {
         letter(LetterKind::EmailChanged, at(1)).only_telling(),
     );
     let link = link_of(way_back);
-    let disowned = store.disown(&link, Some(&reset), Some(&told), at(1)).await;
+    let disowned = store
+        .disown(&link, Some(&reset), Some(&told), &by(at(1)))
+        .await;
     assert_eq!(disowned.expect("an answer"), Some(ann));
     let stored = read(&*store, told.id).await.new;
     assert_eq!(
@@ -467,7 +472,7 @@ async fn a_disowned_account_has_no_open_secret(database: Database) {
     assert_eq!(changed, ChangeEmail::Refused);
     assert_eq!(disown(&*store, link_of(other), None).await, None);
     let redeemed = store
-        .redeem_set_password(&by_link(reset), &hash("x"), None, at(1))
+        .redeem_set_password(&by_link(reset), &hash("x"), None, &by(at(1)))
         .await;
     assert_eq!(redeemed.expect("an answer"), Redeem::Refused);
     for id in [reset, verification, new, other, notice] {
@@ -488,7 +493,7 @@ async fn a_disowned_account_is_had_back_by_its_letter(database: Database) {
     assert_eq!((ready.to, ready.has_code), (address(ANN), true));
     let redeem = async |id| {
         let outcome = store
-            .redeem_set_password(&by_link(id), &hash("own"), None, at(3))
+            .redeem_set_password(&by_link(id), &hash("own"), None, &by(at(3)))
             .await;
         outcome.expect("an answer")
     };
@@ -540,7 +545,12 @@ async fn an_address_cannot_be_taken_while_it_is_given_back(database: Database) {
         let taking = {
             let (store, bob) = (Arc::clone(&nodes[1]), new_user(&email));
             // Kept for the account, whichever comes first.
-            tokio::spawn(async move { (bob.user.id, store.create_user(&bob, None, None).await) })
+            tokio::spawn(async move {
+                (
+                    bob.user.id,
+                    store.create_user(&bob, None, None, &by(NOW)).await,
+                )
+            })
         };
         if round % 2 == 0 {
             tokio::task::yield_now().await;

@@ -18,6 +18,7 @@ use super::sample::{
     closed, fresh_user_id, limit, login_finds, name, named_user, new_user, open_ids, open_one,
     own_max, state, two_nodes, user,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race},
@@ -47,7 +48,7 @@ for_each_store! {
 
 async fn change(store: &dyn Store, id: UserId, patch: UserPatch) -> UpdateUser {
     store
-        .update_user(id, &patch, None, SINGLE, IDLE, at(1))
+        .update_user(id, &patch, None, SINGLE, IDLE, &by(at(1)))
         .await
         .expect("an answer")
 }
@@ -151,7 +152,7 @@ async fn the_time_of_change_never_goes_back(database: Database) {
     let id = add_user(&*store, "ann@example.org").await;
     let earlier = NOW.minus(Span::days(1));
     let outcome = store
-        .update_user(id, &to_name("ann"), None, SINGLE, IDLE, earlier)
+        .update_user(id, &to_name("ann"), None, SINGLE, IDLE, &by(earlier))
         .await
         .expect("an answer");
     assert!(matches!(outcome, UpdateUser::Updated(user) if user.updated_at == NOW));
@@ -304,7 +305,14 @@ async fn a_lower_limit_closes_the_oldest_surplus_in_the_same_step(database: Data
         sessions.push(open_one(&*store, ann, at(n)).await);
     }
     let outcome = store
-        .update_user(ann, &to_limit(own_max(2)), None, limit(100), IDLE, at(9))
+        .update_user(
+            ann,
+            &to_limit(own_max(2)),
+            None,
+            limit(100),
+            IDLE,
+            &by(at(9)),
+        )
         .await;
     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
     for (n, session) in sessions.iter().enumerate() {
@@ -330,7 +338,7 @@ async fn a_lower_limit_counts_only_live_sessions(database: Database) {
     let ann = add_user(&*store, "ann@example.org").await;
     let lower = async |now| {
         let outcome = store
-            .update_user(ann, &to_limit(own_max(1)), None, limit(100), IDLE, now)
+            .update_user(ann, &to_limit(own_max(1)), None, limit(100), IDLE, &by(now))
             .await;
         assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
     };
@@ -376,7 +384,7 @@ async fn a_limit_taken_back_is_measured_with_the_policy(database: Database) {
     }
     let none = to_limit(SessionLimitOverride::default());
     let outcome = store
-        .update_user(ann, &none, None, limit(2), IDLE, at(9))
+        .update_user(ann, &none, None, limit(2), IDLE, &by(at(9)))
         .await;
     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
     assert_eq!(open_ids(&*store, ann).await.len(), 2);
@@ -476,7 +484,7 @@ async fn a_change_and_a_registration_race_for_a_name(database: Database) {
         let patch = to_name(&username);
         let update = tokio::spawn(async move { change(&*node, old, patch).await });
         let made = other_node
-            .create_user(&new, None, None)
+            .create_user(&new, None, None, &by(NOW))
             .await
             .expect("an answer");
         let changed = update.await.expect("no panic");
@@ -503,7 +511,7 @@ async fn a_limit_lowered_during_logins_holds(database: Database) {
                 if n == 8 {
                     let patch = to_limit(own_max(1));
                     let outcome = store
-                        .update_user(ann, &patch, None, limit(100), IDLE, NOW)
+                        .update_user(ann, &patch, None, limit(100), IDLE, &by(NOW))
                         .await;
                     assert!(matches!(outcome, Ok(UpdateUser::Updated(_))));
                 } else {

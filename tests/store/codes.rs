@@ -19,6 +19,7 @@ use super::{
     },
     sample::{NOW, add_invited, add_user, at, built_in, hash, two_nodes, user},
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -52,7 +53,7 @@ const ANN: &str = "ann@example.org";
 
 async fn redeem(store: &dyn Store, proof: &Proof, now: Timestamp) -> bool {
     let outcome = store
-        .redeem_set_password(proof, &hash("typed"), None, now)
+        .redeem_set_password(proof, &hash("typed"), None, &by(now))
         .await;
     outcome.expect("an answer") != Redeem::Refused
 }
@@ -83,7 +84,12 @@ async fn a_code_is_right_at_once_and_only_once(database: Database) {
     let ann = add_user(&*store, ANN).await;
     let reset = mail_reset(&*store, NOW).await;
     let outcome = other_node
-        .redeem_set_password(&by_code(reset, "Ann@Example.org"), &hash("x"), None, NOW)
+        .redeem_set_password(
+            &by_code(reset, "Ann@Example.org"),
+            &hash("x"),
+            None,
+            &by(NOW),
+        )
         .await;
     assert_eq!(outcome.expect("an answer"), Redeem::Redeemed(ann));
     assert!(!redeems(&*store, reset, NOW).await);
@@ -222,12 +228,12 @@ async fn a_code_is_good_for_its_purpose_and_user_only(database: Database) {
     let reset = mail_reset(&*store, NOW).await;
     let verify = mail_to(&*store, LetterKind::VerifyEmail, ANN, NOW).await;
     let of_bob = mail_to(&*store, LetterKind::ResetPassword, "bob@example.org", NOW).await;
-    let verified = store.verify_email(&by_code(reset, ANN), NOW).await;
+    let verified = store.verify_email(&by_code(reset, ANN), &by(NOW)).await;
     assert_eq!(verified.expect("an answer"), None);
     assert!(!redeems(&*store, verify, NOW).await);
     assert!(!redeems(&*store, of_bob, NOW).await);
     let changed = store
-        .change_email(&by_users_code(reset, ann), None, NOW)
+        .change_email(&by_users_code(reset, ann), None, &by(NOW))
         .await;
     assert_eq!(changed.expect("an answer"), ChangeEmail::Refused);
     assert!(redeems(&*store, reset, NOW).await);
@@ -239,7 +245,7 @@ async fn wrong_tries_of_one_purpose_are_none_of_another(database: Database) {
     let verify = mail_to(&*store, LetterKind::VerifyEmail, ANN, NOW).await;
     mail_reset(&*store, NOW).await;
     guess(&*store, CODE_TRIES, NOW).await;
-    let verified = store.verify_email(&by_code(verify, ANN), NOW).await;
+    let verified = store.verify_email(&by_code(verify, ANN), &by(NOW)).await;
     let verified = verified.expect("an answer").expect("the right code");
     assert_eq!(verified, user(&*store, ann).await);
 }
@@ -249,12 +255,12 @@ async fn a_deactivated_users_code_is_refused_and_not_counted(database: Database)
     let ann = add_user(&*store, ANN).await;
     let reset = mail_reset(&*store, NOW).await;
     store
-        .deactivate_user(ann, None, &built_in(), NOW)
+        .deactivate_user(ann, None, &built_in(), &by(NOW))
         .await
         .expect("an answer");
     guess(&*store, CODE_TRIES, NOW).await;
     assert!(!redeems(&*store, reset, NOW).await);
-    store.activate_user(ann, NOW).await.expect("an answer");
+    store.activate_user(ann, &by(NOW)).await.expect("an answer");
     assert!(redeems(&*store, reset, NOW).await);
 }
 
@@ -294,12 +300,12 @@ async fn whose_a_secret_is_can_be_asked_without_spending_it(database: Database) 
         None
     );
     store
-        .deactivate_user(ann, None, &built_in(), NOW)
+        .deactivate_user(ann, None, &built_in(), &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(owner(&*store, &by_link(reset), NOW).await, None);
     assert_eq!(owner(&*store, &by_code(reset, ANN), NOW).await, None);
-    store.activate_user(ann, NOW).await.expect("an answer");
+    store.activate_user(ann, &by(NOW)).await.expect("an answer");
     assert!(redeem(&*store, &by_link(reset), NOW).await);
     assert_eq!(owner(&*store, &by_link(reset), NOW).await, None, "spent");
     let late = mail_reset(&*store, at(60)).await;
@@ -344,7 +350,7 @@ async fn a_new_address_is_confirmed_by_its_users_code(database: Database) {
     let bob = add_user(&*store, "bob@example.org").await;
     let change = mail_new_address(&*store, ann, "new@example.org", NOW).await;
     let spend = async |proof: Proof| {
-        let outcome = store.change_email(&proof, None, at(1)).await;
+        let outcome = store.change_email(&proof, None, &by(at(1))).await;
         outcome.expect("an answer")
     };
     assert_eq!(

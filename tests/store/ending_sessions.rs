@@ -12,6 +12,7 @@ use super::sample::{
     NOW, add_user, at, closed, fresh_session_id, fresh_user_id, open_ids, open_one, state,
     two_nodes, view,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race},
@@ -38,7 +39,9 @@ async fn a_session_is_closed_once_and_keeps_its_reason(database: Database) {
     let session = open_one(&*store, ann, NOW).await;
     let other = open_one(&*store, ann, NOW).await;
     let close = async |reason, now| {
-        let outcome = store.close_session(ann, session, reason, None, now).await;
+        let outcome = store
+            .close_session(ann, session, reason, None, &by(now))
+            .await;
         outcome.expect("an answer")
     };
     assert_eq!(
@@ -50,7 +53,7 @@ async fn a_session_is_closed_once_and_keeps_its_reason(database: Database) {
         CloseSession::AlreadyClosed
     );
     let by_id = other_node
-        .close_session_by_id(session, CloseReason::Revoked, at(3))
+        .close_session_by_id(session, CloseReason::Revoked, &by(at(3)))
         .await;
     assert_eq!(by_id.expect("an answer"), CloseSession::AlreadyClosed);
     let expected = closed(CloseReason::LoggedOut, at(1));
@@ -63,7 +66,7 @@ async fn a_session_is_closed_by_its_id_alone(database: Database) {
     let ann = add_user(&*store, "ann@example.org").await;
     let session = open_one(&*store, ann, NOW).await;
     let outcome = store
-        .close_session_by_id(session, CloseReason::Revoked, at(1))
+        .close_session_by_id(session, CloseReason::Revoked, &by(at(1)))
         .await;
     assert_eq!(outcome.expect("an answer"), CloseSession::Closed);
     assert_eq!(
@@ -71,7 +74,7 @@ async fn a_session_is_closed_by_its_id_alone(database: Database) {
         closed(CloseReason::Revoked, at(1))
     );
     let unknown = store
-        .close_session_by_id(fresh_session_id(), CloseReason::Revoked, at(1))
+        .close_session_by_id(fresh_session_id(), CloseReason::Revoked, &by(at(1)))
         .await;
     assert_eq!(unknown.expect("an answer"), CloseSession::Unknown);
 }
@@ -87,7 +90,7 @@ async fn a_stranger_closes_nothing(database: Database) {
         (ann, fresh_session_id()),
     ] {
         let outcome = store
-            .close_session(user, session, CloseReason::Revoked, None, at(1))
+            .close_session(user, session, CloseReason::Revoked, None, &by(at(1)))
             .await;
         assert_eq!(outcome.expect("an answer"), CloseSession::Unknown);
     }
@@ -108,7 +111,7 @@ async fn an_idle_session_is_closed_only_while_unused(database: Database) {
         .expect("noted");
     let close_if_unseen_since = async |since| {
         let outcome = store
-            .close_session(ann, session, CloseReason::Idle, Some(since), at(20))
+            .close_session(ann, session, CloseReason::Idle, Some(since), &by(at(20)))
             .await;
         outcome.expect("an answer")
     };
@@ -141,11 +144,11 @@ async fn one_of_sixteen_concurrent_closers_closes(database: Database) {
             async move {
                 let outcome = if n < 8 {
                     store
-                        .close_session(ann, session, CloseReason::LoggedOut, None, now)
+                        .close_session(ann, session, CloseReason::LoggedOut, None, &by(now))
                         .await
                 } else {
                     store
-                        .close_session_by_id(session, CloseReason::LoggedOut, now)
+                        .close_session_by_id(session, CloseReason::LoggedOut, &by(now))
                         .await
                 };
                 (now, outcome.expect("an answer"))
@@ -169,7 +172,7 @@ async fn all_sessions_but_one_are_closed_and_counted(database: Database) {
     let of_bob = open_one(&*store, bob, NOW).await;
     let ended = open_one(&*store, ann, NOW).await;
     store
-        .close_session_by_id(ended, CloseReason::LoggedOut, NOW)
+        .close_session_by_id(ended, CloseReason::LoggedOut, &by(NOW))
         .await
         .expect("an answer");
     let kept = open_one(&*store, ann, NOW).await;
@@ -178,7 +181,7 @@ async fn all_sessions_but_one_are_closed_and_counted(database: Database) {
         open_one(&*store, ann, NOW).await,
     ];
     let outcome = store
-        .close_sessions(ann, Some(kept), CloseReason::Revoked, at(1))
+        .close_sessions(ann, Some(kept), CloseReason::Revoked, &by(at(1)))
         .await;
     assert_eq!(outcome.expect("an answer"), Some(2));
     for session in others {
@@ -205,7 +208,7 @@ async fn all_sessions_are_closed_and_counted(database: Database) {
             open_one(&*store, ann, NOW).await;
         }
         let outcome = store
-            .close_sessions(ann, None, CloseReason::Revoked, at(1))
+            .close_sessions(ann, None, CloseReason::Revoked, &by(at(1)))
             .await;
         assert_eq!(outcome.expect("an answer"), Some(expected));
         assert_eq!(open_ids(&*store, ann).await, []);
@@ -213,7 +216,7 @@ async fn all_sessions_are_closed_and_counted(database: Database) {
     // A session to keep that is another's keeps nothing.
     open_one(&*store, ann, NOW).await;
     let outcome = store
-        .close_sessions(ann, Some(of_bob), CloseReason::Revoked, at(1))
+        .close_sessions(ann, Some(of_bob), CloseReason::Revoked, &by(at(1)))
         .await;
     assert_eq!(outcome.expect("an answer"), Some(1));
     assert_eq!(open_ids(&*store, bob).await, [of_bob]);
@@ -222,7 +225,7 @@ async fn all_sessions_are_closed_and_counted(database: Database) {
 async fn of_an_unknown_user_nothing_is_closed(database: Database) {
     let store = database.open().await;
     let outcome = store
-        .close_sessions(fresh_user_id(), None, CloseReason::Revoked, NOW)
+        .close_sessions(fresh_user_id(), None, CloseReason::Revoked, &by(NOW))
         .await;
     assert_eq!(outcome.expect("an answer"), None);
 }
@@ -233,7 +236,9 @@ async fn authentication_is_renewed_for_an_open_session_only(database: Database) 
     let bob = add_user(&*store, "bob@example.org").await;
     let session = open_one(&*store, ann, NOW).await;
     let other = open_one(&*store, ann, NOW).await;
-    let renewed = store.renew_authentication(ann, session, NOW, at(5)).await;
+    let renewed = store
+        .renew_authentication(ann, session, NOW, &by(at(5)))
+        .await;
     assert_eq!(renewed.expect("an answer"), Some(at(5)));
     let seen = view(&*other_node, ann, session)
         .await
@@ -245,12 +250,12 @@ async fn authentication_is_renewed_for_an_open_session_only(database: Database) 
     assert_eq!(seen.authenticated_at, NOW);
 
     store
-        .close_session_by_id(session, CloseReason::LoggedOut, at(6))
+        .close_session_by_id(session, CloseReason::LoggedOut, &by(at(6)))
         .await
         .expect("an answer");
     for (user, session) in [(ann, session), (bob, other), (ann, fresh_session_id())] {
         let renewed = store
-            .renew_authentication(user, session, at(5), at(7))
+            .renew_authentication(user, session, at(5), &by(at(7)))
             .await;
         assert_eq!(renewed.expect("an answer"), None);
     }
@@ -269,7 +274,9 @@ async fn authentication_never_goes_back(database: Database) {
     let ann = add_user(&*store, "ann@example.org").await;
     let session = open_one(&*store, ann, NOW).await;
     let earlier = NOW.minus(Span::secs(1));
-    let renewed = store.renew_authentication(ann, session, NOW, earlier).await;
+    let renewed = store
+        .renew_authentication(ann, session, NOW, &by(earlier))
+        .await;
     assert_eq!(renewed.expect("an answer"), Some(NOW));
     let seen = view(&*store, ann, session)
         .await
@@ -285,7 +292,8 @@ async fn of_renewals_at_once_one_is_noted_and_all_are_told(database: Database) {
     let renewals = (0..20_i64).map(|n| {
         let store = Arc::clone(&stores[usize::from(n % 2 == 0)]);
         async move {
-            let renewed = store.renew_authentication(ann, session, NOW, at(5 + n));
+            let by = by(at(5 + n));
+            let renewed = store.renew_authentication(ann, session, NOW, &by);
             renewed.await.expect("an answer").expect("it is open")
         }
     });

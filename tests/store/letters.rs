@@ -25,6 +25,7 @@ use super::{
         reject, two_nodes,
     },
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -95,7 +96,7 @@ async fn a_letter_is_stored_with_a_user_and_only_then(database: Database) {
     let store = database.open().await;
     let create = async |new, kind| {
         let letter = letter(kind, NOW);
-        let outcome = store.create_user(&new, None, Some(&letter)).await;
+        let outcome = store.create_user(&new, None, Some(&letter), &by(NOW)).await;
         outcome.expect("an answer")
     };
     let ann = named_user("ann@example.org", "ann");
@@ -120,7 +121,7 @@ async fn a_letter_is_stored_with_a_new_password_and_only_then(database: Database
     let set = async |user, version| {
         let letter = letter(LetterKind::PasswordChanged, NOW).about(user);
         let outcome = store
-            .set_password(user, &hash("new"), version, None, Some(&letter), NOW)
+            .set_password(user, &hash("new"), version, None, Some(&letter), &by(NOW))
             .await;
         outcome.expect("an answer")
     };
@@ -134,7 +135,7 @@ async fn a_letter_is_stored_with_a_new_password_and_only_then(database: Database
     ));
     only(&kinds(&*store).await, LetterKind::PasswordChanged);
     store
-        .deactivate_user(ann, None, &built_in(), NOW)
+        .deactivate_user(ann, None, &built_in(), &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(set(ann, version + 1).await, SetPassword::NotActive);
@@ -147,7 +148,7 @@ async fn a_letter_is_stored_with_a_redeemed_link_if_there_was_a_password(databas
         let letter = letter(LetterKind::PasswordChanged, NOW);
         let proof = Proof::Link(link);
         let outcome = store
-            .redeem_set_password(&proof, &hash("linked"), Some(&letter), NOW)
+            .redeem_set_password(&proof, &hash("linked"), Some(&letter), &by(NOW))
             .await;
         outcome.expect("an answer")
     };
@@ -158,7 +159,7 @@ async fn a_letter_is_stored_with_a_redeemed_link_if_there_was_a_password(databas
 
     let bob = new_user("bob@example.org");
     let link = new_link(bob.user.id);
-    let made = store.create_user(&bob, Some(&link), None).await;
+    let made = store.create_user(&bob, Some(&link), None, &by(NOW)).await;
     assert_eq!(made.expect("an answer"), CreateUser::Created);
     assert_eq!(redeem(link.hash).await, Redeem::Redeemed(bob.user.id));
     assert_eq!(redeem(link.hash).await, Redeem::Refused);
@@ -173,7 +174,7 @@ async fn a_letter_is_stored_with_a_session_and_only_then(database: Database) {
     let open = async |login: Login| {
         let mut request = login.under(reject(1)).request(NOW);
         request.letter = Some(letter(LetterKind::NewDevice, NOW).about(ann));
-        let outcome = store.open_session(&request, NOW).await;
+        let outcome = store.open_session(&request, &by(NOW)).await;
         outcome.expect("an answer")
     };
     let login = Login::of(&*store, ann).await;
@@ -193,7 +194,7 @@ async fn a_letter_is_stored_with_a_session_and_only_then(database: Database) {
     };
     assert_eq!(open(unknown).await, OpenSession::Gone);
     store
-        .deactivate_user(ann, None, &built_in(), NOW)
+        .deactivate_user(ann, None, &built_in(), &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(open(login).await, OpenSession::NotActive);
@@ -209,7 +210,7 @@ async fn a_letter_is_stored_by_whoever_closes_a_reused_session(database: Databas
         let letter = letter(LetterKind::RefreshReused, NOW).about(ann);
         async move {
             let outcome = store
-                .close_reused_session(ann, session, Some(&letter), NOW)
+                .close_reused_session(ann, session, Some(&letter), &by(NOW))
                 .await;
             outcome.expect("an answer")
         }
@@ -219,7 +220,7 @@ async fn a_letter_is_stored_by_whoever_closes_a_reused_session(database: Databas
     assert_eq!(outcomes.iter().filter(closed).count(), 1, "{outcomes:?}");
     let letter = letter(LetterKind::RefreshReused, NOW).about(ann);
     let unknown = nodes[0]
-        .close_reused_session(ann, fresh_session_id(), Some(&letter), NOW)
+        .close_reused_session(ann, fresh_session_id(), Some(&letter), &by(NOW))
         .await;
     assert_eq!(unknown.expect("an answer"), CloseSession::Unknown);
     only(&kinds(&*nodes[1]).await, LetterKind::RefreshReused);
@@ -235,13 +236,14 @@ async fn a_notice_is_stored_with_another_address_and_goes_to_the_old_one(databas
         email_verified: Some(true),
         ..UserPatch::default()
     };
-    let done = store.update_user(ann, &verified, None, SINGLE, IDLE, NOW);
+    let occasion = by(NOW);
+    let done = store.update_user(ann, &verified, None, SINGLE, IDLE, &occasion);
     done.await.expect("an answer");
     add(&*store, &named_user("bob@example.org", "bob")).await;
     let notice = letter(LetterKind::EmailChanged, NOW);
     let change = async |patch| {
         let outcome = store
-            .update_user(ann, &patch, Some(&notice), SINGLE, IDLE, at(1))
+            .update_user(ann, &patch, Some(&notice), SINGLE, IDLE, &by(at(1)))
             .await;
         outcome.expect("an answer")
     };
@@ -272,7 +274,9 @@ async fn a_letter_is_not_stored_again_in_its_quiet_time(database: Database) {
     let kind = LetterKind::ResetPassword;
     let add = async |email, kind, now: i64, quiet_since: i64| {
         let letter = letter_to(kind, email, at(now));
-        let stored = other_node.add_letter(&letter, at(quiet_since)).await;
+        let stored = other_node
+            .add_letter(&letter, at(quiet_since), &by(NOW))
+            .await;
         stored.expect("an answer")
     };
     store_letter(&*store, &letter_to(kind, "Ann@example.org", NOW)).await;
@@ -287,7 +291,7 @@ async fn a_letter_is_not_stored_again_in_its_quiet_time(database: Database) {
     assert!(!add("ann@example.org", kind, 61, 59).await);
     let to_nobody = letter(kind, at(60)).about(fresh_user_id());
     for again in [to_nobody.clone(), letter(kind, at(60))] {
-        let stored = store.add_letter(&again, NOW).await;
+        let stored = store.add_letter(&again, NOW, &by(NOW)).await;
         assert!(stored.expect("an answer"), "no address, nothing to compare");
     }
     assert_eq!(all_letters(&*store).await.len(), 6);
@@ -484,13 +488,16 @@ async fn letters_are_listed_by_state_and_page_newest_first(database: Database) {
 
 async fn retry(store: &dyn Store, id: LetterId, seconds: i64) -> ChangeLetter {
     store
-        .retry_letter(id, at(seconds))
+        .retry_letter(id, &by(at(seconds)))
         .await
         .expect("an answer")
 }
 
 async fn drop_letter(store: &dyn Store, id: LetterId, seconds: i64) -> ChangeLetter {
-    store.drop_letter(id, at(seconds)).await.expect("an answer")
+    store
+        .drop_letter(id, &by(at(seconds)))
+        .await
+        .expect("an answer")
 }
 
 fn changed(outcome: ChangeLetter) -> Letter {

@@ -12,10 +12,10 @@ use doorward::{
     store::{Store, Take},
 };
 
-use super::sample::{NOW, add_user, two_nodes};
+use super::sample::{NOW, add_user, fresh_user_id, two_nodes};
 use crate::{
     for_each_store,
-    harness::{backend::Database, race},
+    harness::{backend::Database, occasions::by, race},
 };
 
 for_each_store! {
@@ -224,7 +224,10 @@ async fn an_account_is_cleared_with_all_that_belongs_to_it(database: Database) {
         }
     }
     let ann = SecretHash::of("ann");
-    store.clear_account(&ann).await.expect("cleared");
+    store
+        .clear_account(&ann, fresh_user_id(), &by(NOW))
+        .await
+        .expect("cleared");
     let blocked = refused(Span::secs(1), true);
     for (counter, expected) in
         counters
@@ -237,7 +240,10 @@ async fn an_account_is_cleared_with_all_that_belongs_to_it(database: Database) {
     let taken_over = of("nobody", Some("ann"));
     let after = later(Span::secs(1));
     assert_eq!(take(&*store, &taken_over, after).await, Take::Admitted);
-    store.clear_account(&ann).await.expect("cleared");
+    store
+        .clear_account(&ann, fresh_user_id(), &by(NOW))
+        .await
+        .expect("cleared");
     assert_eq!(take(&*store, &taken_over, after).await, Take::Admitted);
 }
 

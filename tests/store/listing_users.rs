@@ -10,6 +10,7 @@ use doorward::{
 use super::sample::{
     NOW, add, add_user, at, built_in, fresh_user_id, named_user, new_user_at, roles,
 };
+use crate::harness::occasions::by;
 use crate::{for_each_store, harness::backend::Database};
 
 for_each_store! {
@@ -108,7 +109,7 @@ async fn only_the_active_or_only_the_deactivated_are_listed(database: Database) 
     let store = database.open().await;
     let newest_first = add_some(&*store, 3).await;
     store
-        .deactivate_user(newest_first[1], None, &built_in(), at(9))
+        .deactivate_user(newest_first[1], None, &built_in(), &by(at(9)))
         .await
         .expect("an answer");
     let active = list(
@@ -237,7 +238,7 @@ async fn filters_apply_together(database: Database) {
         ids.push(add(&*store, &new).await);
     }
     store
-        .deactivate_user(ids[2], None, &built_in(), at(9))
+        .deactivate_user(ids[2], None, &built_in(), &by(at(9)))
         .await
         .expect("an answer");
     let filter = UserFilter {

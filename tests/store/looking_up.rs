@@ -13,6 +13,7 @@ use super::sample::{
     Login, NOW, add_user, at, attributes, built_in, closed, fresh_session_id, fresh_user_id, limit,
     named_user, open_ids, open_one, roles, state, two_nodes, user, view,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -136,7 +137,7 @@ async fn a_view_shows_the_user_as_it_is_now(database: Database) {
         .expect("the session exists");
     assert_eq!(seen.user, new.user);
     store
-        .set_roles(ann, &roles(["writer"]), &built_in(), at(1))
+        .set_roles(ann, &roles(["writer"]), &built_in(), &by(at(1)))
         .await
         .expect("an answer");
     let seen = view(&*other_node, ann, session)
@@ -161,7 +162,7 @@ async fn closed_sessions_are_found_with_their_reason(database: Database) {
     ] {
         let session = open_one(&*store, ann, NOW).await;
         store
-            .close_session(ann, session, reason, None, at(1))
+            .close_session(ann, session, reason, None, &by(at(1)))
             .await
             .expect("an answer");
         assert_eq!(state(&*store, ann, session).await, closed(reason, at(1)));
@@ -198,7 +199,7 @@ async fn no_read_that_begins_after_a_change_misses_it(database: Database) {
             "round {round}"
         );
         store
-            .close_sessions(ann, None, CloseReason::Revoked, NOW)
+            .close_sessions(ann, None, CloseReason::Revoked, &by(NOW))
             .await
             .expect("an answer");
         let expected = closed(CloseReason::Revoked, NOW);
@@ -220,7 +221,7 @@ async fn open_sessions_are_listed_newest_first_and_only_the_users_own(database: 
         sessions.push(open_one(&*store, ann, at(n)).await);
     }
     store
-        .close_session_by_id(sessions[2], CloseReason::Revoked, at(9))
+        .close_session_by_id(sessions[2], CloseReason::Revoked, &by(at(9)))
         .await
         .expect("an answer");
     assert_eq!(

@@ -23,6 +23,7 @@ use super::{
         new_link, new_user, stored_hash, two_nodes, user,
     },
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -50,29 +51,29 @@ const ANN: &str = "ann@example.org";
 
 async fn redeem(store: &dyn Store, proof: &Proof, now: Timestamp) -> Redeem {
     let outcome = store
-        .redeem_set_password(proof, &hash("mailed"), None, now)
+        .redeem_set_password(proof, &hash("mailed"), None, &by(now))
         .await;
     outcome.expect("an answer")
 }
 
 async fn verifies(store: &dyn Store, id: LetterId, now: Timestamp) -> bool {
-    let verified = store.verify_email(&by_link(id), now).await;
+    let verified = store.verify_email(&by_link(id), &by(now)).await;
     verified.expect("an answer").is_some()
 }
 
 async fn disowns(store: &dyn Store, id: LetterId, now: Timestamp) -> bool {
-    let disowned = store.disown(&link_of(id), None, None, now).await;
+    let disowned = store.disown(&link_of(id), None, None, &by(now)).await;
     disowned.expect("an answer").is_some()
 }
 
 async fn changes(store: &dyn Store, id: LetterId, now: Timestamp) -> bool {
-    let changed = store.change_email(&by_link(id), None, now).await;
+    let changed = store.change_email(&by_link(id), None, &by(now)).await;
     matches!(changed.expect("an answer"), ChangeEmail::Changed(_))
 }
 
 async fn set_password(store: &dyn Store, user: UserId, version: i64) -> SetPassword {
     let outcome = store
-        .set_password(user, &hash("set"), version, None, None, at(1))
+        .set_password(user, &hash("set"), version, None, None, &by(at(1)))
         .await;
     outcome.expect("an answer")
 }
@@ -89,7 +90,7 @@ async fn add_without_password(store: &dyn Store, email: &str) -> UserId {
 async fn add_with_link(store: &dyn Store, email: &str) -> (UserId, Proof) {
     let new = new_user(email);
     let link = new_link(new.user.id);
-    let made = store.create_user(&new, Some(&link), None).await;
+    let made = store.create_user(&new, Some(&link), None, &by(NOW)).await;
     assert_eq!(made.expect("an answer"), CreateUser::Created);
     (new.user.id, Proof::Link(link.hash))
 }
@@ -272,7 +273,7 @@ async fn a_redeemed_secret_of_a_user_with_a_password_is_told_of(database: Databa
     let notice = letter(LetterKind::PasswordChanged, at(1)).in_language(Some("de"));
     let redeem = async || {
         let outcome = store
-            .redeem_set_password(&by_link(reset), &hash("new"), Some(&notice), at(1))
+            .redeem_set_password(&by_link(reset), &hash("new"), Some(&notice), &by(at(1)))
             .await;
         outcome.expect("an answer")
     };
@@ -301,12 +302,12 @@ async fn a_deactivated_users_mailed_link_is_refused_and_not_spent(database: Data
         ]
     };
     store
-        .deactivate_user(ann, None, &built_in(), NOW)
+        .deactivate_user(ann, None, &built_in(), &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(spend_all().await, [false; 4]);
     assert_eq!(user(&*store, ann).await.email_verified_at, None);
-    store.activate_user(ann, NOW).await.expect("an answer");
+    store.activate_user(ann, &by(NOW)).await.expect("an answer");
     assert_eq!(spend_all().await, [true, true, false, true]);
 }
 
@@ -321,7 +322,7 @@ async fn a_link_that_went_to_another_address_is_refused(database: Database) {
         ..UserPatch::default()
     };
     let moved = store
-        .update_user(ann, &patch, None, SINGLE, IDLE, NOW)
+        .update_user(ann, &patch, None, SINGLE, IDLE, &by(NOW))
         .await;
     moved.expect("an answer");
     assert!(!verifies(&*store, verify, NOW).await);

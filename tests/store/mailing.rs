@@ -15,6 +15,8 @@ use doorward::{
 
 use super::sample::{address, hash};
 
+use crate::harness::occasions::by;
+
 /// For how long the cases claim letters.
 pub const LEASE: Span = Span::secs(60);
 
@@ -31,7 +33,9 @@ pub fn letter_to(kind: LetterKind, email: &str, now: Timestamp) -> NewLetter {
 /// Stores a letter that nothing is in the way of.
 pub async fn store_letter(store: &dyn Store, letter: &NewLetter) -> LetterId {
     let never = letter.created_at.plus(Span::days(9999));
-    let stored = store.add_letter(letter, never).await;
+    let stored = store
+        .add_letter(letter, never, &by(letter.created_at))
+        .await;
     assert!(stored.expect("an answer"), "a letter was stored lately");
     letter.id
 }
@@ -199,7 +203,8 @@ pub fn letter_of(registration: &NewRegistration) -> NewLetter {
 /// Stores a registration with its letter.
 pub async fn register(store: &dyn Store, registration: &NewRegistration) -> LetterId {
     let letter = letter_of(registration);
-    let added = store.add_registration(registration, &letter).await;
+    let by = by(letter.created_at);
+    let added = store.add_registration(registration, &letter, &by).await;
     added.expect("stored");
     letter.id
 }

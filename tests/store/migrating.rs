@@ -13,6 +13,7 @@ use super::{
     mailing::{all_letters, by_link, mail_new_address, mail_to, register, registration},
     sample::{NOW, add_invited, add_user, hash, user},
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{
@@ -152,7 +153,7 @@ async fn mail_can_be_taken_back_and_had_again(database: Database) {
     assert_eq!(all_letters(store).await, []);
     let redeem = async |proof| {
         let outcome = store
-            .redeem_set_password(&proof, &hash("x"), None, NOW)
+            .redeem_set_password(&proof, &hash("x"), None, &by(NOW))
             .await;
         outcome.expect("an answer")
     };

@@ -24,6 +24,7 @@ use super::sample::{
     user, view,
 };
 use crate::harness::backend::Database;
+use crate::harness::occasions::by;
 
 fn key(user: UserId) -> Document {
     let bytes = user.as_uuid().as_bytes().to_vec();
@@ -55,7 +56,10 @@ async fn what_looks_like_an_expression_stays_a_text() {
     request.session.device.name = Some("$password_hash".to_owned());
     request.session.device.user_agent = Some("$$ROOT".to_owned());
     request.rehash = Some("$password_hash".into());
-    let outcome = store.open_session(&request, NOW).await.expect("an answer");
+    let outcome = store
+        .open_session(&request, &by(NOW))
+        .await
+        .expect("an answer");
     let OpenSession::Opened { session, .. } = outcome else {
         panic!("{outcome:?}")
     };
@@ -72,7 +76,7 @@ async fn what_looks_like_an_expression_stays_a_text() {
         ..UserPatch::default()
     };
     let outcome = store
-        .update_user(ann, &patch, None, SINGLE, IDLE, NOW)
+        .update_user(ann, &patch, None, SINGLE, IDLE, &by(NOW))
         .await;
     let UpdateUser::Updated(updated) = outcome.expect("an answer") else {
         panic!("not updated")
@@ -112,7 +116,8 @@ async fn closed_sessions_are_forgotten_by_the_time_of_their_end() {
     let mut others = Vec::new();
     for n in 1..=25 {
         let other = two.open(&*store, at(n)).await.id;
-        let ended = store.close_session(ann, other, CloseReason::LoggedOut, None, at(n));
+        let by = by(at(n));
+        let ended = store.close_session(ann, other, CloseReason::LoggedOut, None, &by);
         ended.await.expect("an answer");
         others.push(other);
     }
@@ -275,7 +280,7 @@ async fn a_linearizable_store_decides_alike() {
     assert_eq!(open, std::slice::from_ref(&session));
     let ended = at(1);
     store
-        .close_sessions(ann, None, CloseReason::Revoked, ended)
+        .close_sessions(ann, None, CloseReason::Revoked, &by(ended))
         .await
         .expect("an answer");
     let revoked = closed(CloseReason::Revoked, ended);

@@ -12,6 +12,7 @@ use doorward::{
 use super::sample::{
     Login, NOW, add_user, at, limit, open_ids, open_one, reject, state, two_nodes,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds, until},
@@ -152,7 +153,7 @@ async fn no_moment_shows_two_sessions(database: Database) {
 
 async fn close_all(store: &dyn Store, user: UserId) -> Option<u64> {
     let outcome = store
-        .close_sessions(user, None, CloseReason::Revoked, at(1))
+        .close_sessions(user, None, CloseReason::Revoked, &by(at(1)))
         .await;
     outcome.expect("an answer")
 }
@@ -199,7 +200,7 @@ async fn logins_whose_callers_go_away_leave_one_session(database: Database) {
     for n in 0..40 {
         let patience = std::time::Duration::from_micros(100 * n);
         let request = login.request(NOW);
-        let _ = tokio::time::timeout(patience, nodes[0].open_session(&request, NOW)).await;
+        let _ = tokio::time::timeout(patience, nodes[0].open_session(&request, &by(NOW))).await;
         assert_eq!(
             open_ids(&*nodes[1], ann).await.len(),
             1,

@@ -14,6 +14,7 @@ use super::sample::{
     IDLE, Login, NOW, SINGLE, add, add_user, at, built_in, closed, credentials, fresh_user_id,
     hash, limit, new_user, open_ids, open_one, reject, state, stored_hash, two_nodes, view,
 };
+use crate::harness::occasions::by;
 use crate::{for_each_store, harness::backend::Database};
 
 for_each_store! {
@@ -48,7 +49,7 @@ async fn a_session_is_opened_and_read_back_as_it_was_asked_for(database: Databas
     let ann = add_user(&*store, "ann@example.org").await;
     let request = Login::of(&*store, ann).await.request(NOW);
     let outcome = store
-        .open_session(&request, at(1))
+        .open_session(&request, &by(at(1)))
         .await
         .expect("an answer");
     let OpenSession::Opened { session, evicted } = outcome else {
@@ -100,7 +101,10 @@ async fn a_device_is_kept_as_it_was_told(database: Database) {
     ] {
         let mut request = login.request(NOW);
         request.session.device = device.clone();
-        let outcome = store.open_session(&request, NOW).await.expect("an answer");
+        let outcome = store
+            .open_session(&request, &by(NOW))
+            .await
+            .expect("an answer");
         let OpenSession::Opened { session, .. } = outcome else {
             panic!("{outcome:?}")
         };
@@ -137,7 +141,7 @@ async fn the_oldest_make_way_under_a_limit_of_three(database: Database) {
         let request = login.request(at(n));
         sessions.push(request.session.id);
         let outcome = store
-            .open_session(&request, at(n))
+            .open_session(&request, &by(at(n)))
             .await
             .expect("an answer");
         let n = sessions.len() - 1;
@@ -176,7 +180,7 @@ async fn reject_refuses_and_writes_nothing(database: Database) {
     login.rehash = Some(hash("rehash"));
     let request = login.request(at(2));
     let outcome = store
-        .open_session(&request, at(2))
+        .open_session(&request, &by(at(2)))
         .await
         .expect("an answer");
     assert_eq!(outcome, OpenSession::Refused { open: 2 });
@@ -195,7 +199,7 @@ async fn a_closed_session_takes_no_place(database: Database) {
     for n in 0..25 {
         let session = login.open(&*store, at(n)).await.id;
         store
-            .close_session_by_id(session, CloseReason::LoggedOut, at(n))
+            .close_session_by_id(session, CloseReason::LoggedOut, &by(at(n)))
             .await
             .expect("an answer");
     }
@@ -264,7 +268,7 @@ async fn expired_sessions_are_closed_first(database: Database) {
     let mut request = login.request(end_of_old);
     request.idle.idle_ttl = Span::days(400);
     let outcome = store
-        .open_session(&request, end_of_old)
+        .open_session(&request, &by(end_of_old))
         .await
         .expect("an answer");
     assert_eq!(opened_evicting(outcome), [], "the place was free");
@@ -321,7 +325,7 @@ async fn a_deactivated_user_opens_nothing(database: Database) {
     let mut login = Login::of(&*store, ann).await;
     login.rehash = Some(hash("rehash"));
     store
-        .deactivate_user(ann, None, &built_in(), NOW)
+        .deactivate_user(ann, None, &built_in(), &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(login.try_open(&*store, at(1)).await, OpenSession::NotActive);
@@ -351,7 +355,7 @@ async fn an_older_password_opens_nothing(database: Database) {
     let mut stale = Login::of(&*store, ann).await;
     stale.rehash = Some(hash("rehash of the old one"));
     store
-        .set_password(ann, &hash("second"), stale.version, None, None, NOW)
+        .set_password(ann, &hash("second"), stale.version, None, None, &by(NOW))
         .await
         .expect("an answer");
     let session = open_one(&*store, ann, NOW).await;

@@ -8,6 +8,7 @@ use doorward::{
 };
 
 use super::sample::{Login, NOW, add_user, built_in, by_email, open_one, user, view};
+use crate::harness::occasions::by;
 use crate::harness::{servers::PrivateServer, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,15 +56,17 @@ async fn away_is_unavailable_and_comes_back(backend: Backend) {
     assert_unavailable("open_sessions_of", &store.open_sessions_of(ann).await);
     assert_unavailable(
         "open_session",
-        &store.open_session(&login.request(NOW), NOW).await,
+        &store.open_session(&login.request(NOW), &by(NOW)).await,
     );
     let closed = store
-        .close_session(ann, session, CloseReason::Revoked, None, NOW)
+        .close_session(ann, session, CloseReason::Revoked, None, &by(NOW))
         .await;
     assert_unavailable("close_session", &closed);
     assert_unavailable(
         "deactivate_user",
-        &store.deactivate_user(ann, None, &built_in(), NOW).await,
+        &store
+            .deactivate_user(ann, None, &built_in(), &by(NOW))
+            .await,
     );
 
     server.start_again().await;

@@ -16,6 +16,7 @@ use super::sample::{
     Login, NOW, add_invited, add_user, at, built_in, closed, credentials, fresh_session_id,
     fresh_user_id, hash, new_link, open_ids, open_one, state, stored_hash, two_nodes, view,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -49,7 +50,7 @@ async fn version(store: &dyn Store, user: UserId) -> i64 {
 async fn set(store: &dyn Store, user: UserId, keep: Option<SessionId>) -> SetPassword {
     let version = version(store, user).await;
     let outcome = store
-        .set_password(user, &hash("second"), version, keep, None, at(1))
+        .set_password(user, &hash("second"), version, keep, None, &by(at(1)))
         .await;
     outcome.expect("an answer")
 }
@@ -60,7 +61,7 @@ async fn redeem(
     now: doorward::clock::Timestamp,
 ) -> Redeem {
     let outcome = store
-        .redeem_set_password(&Proof::Link(*link), &hash("linked"), None, now)
+        .redeem_set_password(&Proof::Link(*link), &hash("linked"), None, &by(now))
         .await;
     outcome.expect("an answer")
 }
@@ -118,7 +119,7 @@ async fn a_session_to_keep_that_is_not_the_users_or_not_open_is_not_kept(databas
     let of_bob = open_one(&*store, bob, NOW).await;
     let ended = open_one(&*store, ann, NOW).await;
     store
-        .close_session(ann, ended, CloseReason::LoggedOut, None, NOW)
+        .close_session(ann, ended, CloseReason::LoggedOut, None, &by(NOW))
         .await
         .expect("an answer");
     for keep in [of_bob, fresh_session_id(), ended] {
@@ -153,7 +154,14 @@ async fn the_kept_session_counts_as_authenticated_now(database: Database) {
     let version = version(&*store, ann).await;
     let earlier = NOW.minus(Span::days(1));
     let outcome = store
-        .set_password(ann, &hash("third"), version, Some(session), None, earlier)
+        .set_password(
+            ann,
+            &hash("third"),
+            version,
+            Some(session),
+            None,
+            &by(earlier),
+        )
         .await;
     assert_eq!(outcome.expect("an answer"), changed(0, Some(at(1))));
     assert_eq!(
@@ -182,7 +190,7 @@ async fn a_password_judged_by_an_older_version_writes_nothing(database: Database
     let session = open_one(&*store, ann, NOW).await;
     for stale in [old, old - 1, old + 2] {
         let outcome = store
-            .set_password(ann, &hash("stale"), stale, None, None, at(2))
+            .set_password(ann, &hash("stale"), stale, None, None, &by(at(2)))
             .await;
         assert_eq!(outcome.expect("an answer"), SetPassword::CredentialsChanged);
         assert_eq!(stored_hash(&*store, ann).await, is("second"));
@@ -195,7 +203,7 @@ async fn a_deactivated_user_gets_no_new_password(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
     store
-        .deactivate_user(ann, None, &built_in(), NOW)
+        .deactivate_user(ann, None, &built_in(), &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(set(&*store, ann, None).await, SetPassword::NotActive);
@@ -205,7 +213,7 @@ async fn a_deactivated_user_gets_no_new_password(database: Database) {
 async fn an_unknown_user_gets_no_password(database: Database) {
     let store = database.open().await;
     let outcome = store
-        .set_password(fresh_user_id(), &hash("x"), 1, None, None, NOW)
+        .set_password(fresh_user_id(), &hash("x"), 1, None, None, &by(NOW))
         .await;
     assert_eq!(outcome.expect("an answer"), SetPassword::Gone);
 }
@@ -234,7 +242,7 @@ async fn one_of_sixteen_concurrent_changes_wins(database: Database) {
             let new = hash(&format!("{round}.{n}"));
             async move {
                 store
-                    .set_password(ann, &new, version, None, None, NOW)
+                    .set_password(ann, &new, version, None, None, &by(NOW))
                     .await
                     .expect("an answer")
             }
@@ -266,7 +274,7 @@ async fn a_login_racing_with_a_new_password_leaves_no_old_session(database: Data
             async move {
                 if n == 4 {
                     let outcome = store
-                        .set_password(ann, &new, login.version, None, None, NOW)
+                        .set_password(ann, &new, login.version, None, None, &by(NOW))
                         .await;
                     assert!(
                         matches!(outcome, Ok(SetPassword::Changed { .. })),
@@ -299,7 +307,7 @@ async fn a_link_sets_the_password_and_is_spent(database: Database) {
     assert_eq!(redeem(&*store, &link, NOW).await, Redeem::Redeemed(ann));
     assert_eq!(stored_hash(&*other_node, ann).await, is("linked"));
     let again = other_node
-        .redeem_set_password(&Proof::Link(link), &hash("again"), None, NOW)
+        .redeem_set_password(&Proof::Link(link), &hash("again"), None, &by(NOW))
         .await;
     assert_eq!(again.expect("an answer"), Redeem::Refused);
     assert_eq!(stored_hash(&*store, ann).await, is("linked"));
@@ -339,12 +347,12 @@ async fn a_deactivated_users_link_is_refused_and_not_spent(database: Database) {
     let store = database.open().await;
     let (ann, link) = add_invited(&*store, "ann@example.org").await;
     store
-        .deactivate_user(ann, None, &built_in(), NOW)
+        .deactivate_user(ann, None, &built_in(), &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(redeem(&*store, &link, NOW).await, Redeem::Refused);
     assert_eq!(stored_hash(&*store, ann).await, None);
-    store.activate_user(ann, NOW).await.expect("an answer");
+    store.activate_user(ann, &by(NOW)).await.expect("an answer");
     assert_eq!(redeem(&*store, &link, NOW).await, Redeem::Redeemed(ann));
 }
 
@@ -357,7 +365,7 @@ async fn one_of_sixteen_concurrent_redemptions_wins(database: Database) {
             let new = hash(&n.to_string());
             async move {
                 store
-                    .redeem_set_password(&Proof::Link(link), &new, None, NOW)
+                    .redeem_set_password(&Proof::Link(link), &new, None, &by(NOW))
                     .await
                     .expect("an answer")
             }
@@ -382,7 +390,7 @@ async fn a_link_and_a_change_of_password_exclude_each_other(database: Database) 
         let (node, other_node) = (Arc::clone(&nodes[0]), Arc::clone(&nodes[1]));
         let link_used = tokio::spawn(async move { redeem(&*node, &link, NOW).await });
         let changed = other_node
-            .set_password(ann, &hash("second"), before, None, None, NOW)
+            .set_password(ann, &hash("second"), before, None, None, &by(NOW))
             .await;
         let redeemed = link_used.await.expect("no panic");
         let winner = match (redeemed, changed.expect("an answer")) {

@@ -24,6 +24,7 @@ use super::{
         new_user, new_user_at, two_nodes, user,
     },
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, rounds},
@@ -65,22 +66,22 @@ fn is_for(prepared: &Prepared, kind: LetterKind, to: &str, owner: Option<UserId>
 
 /// Whether a link verifies an address; it is spent then.
 async fn verifies(store: &dyn Store, id: LetterId, now: Timestamp) -> bool {
-    let verified = store.verify_email(&by_link(id), now).await;
+    let verified = store.verify_email(&by_link(id), &by(now)).await;
     verified.expect("an answer").is_some()
 }
 
 /// Whether a link sets a password; it is spent then.
 async fn redeems(store: &dyn Store, link: &Proof, now: Timestamp) -> bool {
     let redeemed = store
-        .redeem_set_password(link, &hash("by link"), None, now)
+        .redeem_set_password(link, &hash("by link"), None, &by(now))
         .await;
     redeemed.expect("an answer") != Redeem::Refused
 }
 
 /// Whether a link is good for anything that there is; it is spent then.
 async fn opens(store: &dyn Store, id: LetterId, now: Timestamp) -> bool {
-    let changed = store.change_email(&by_link(id), None, now).await;
-    let disowned = store.disown(&link_of(id), None, None, now).await;
+    let changed = store.change_email(&by_link(id), None, &by(now)).await;
+    let disowned = store.disown(&link_of(id), None, None, &by(now)).await;
     verifies(store, id, now).await
         || redeems(store, &by_link(id), now).await
         || changed.expect("an answer") != ChangeEmail::Refused
@@ -88,7 +89,9 @@ async fn opens(store: &dyn Store, id: LetterId, now: Timestamp) -> bool {
 }
 
 async fn deactivate(store: &dyn Store, user: UserId) {
-    let done = store.deactivate_user(user, None, &built_in(), NOW).await;
+    let done = store
+        .deactivate_user(user, None, &built_in(), &by(NOW))
+        .await;
     done.expect("an answer");
 }
 
@@ -98,7 +101,7 @@ async fn give_address(store: &dyn Store, user: UserId, email: &str) {
         ..UserPatch::default()
     };
     let done = store
-        .update_user(user, &patch, None, SINGLE, IDLE, NOW)
+        .update_user(user, &patch, None, SINGLE, IDLE, &by(NOW))
         .await;
     done.expect("an answer");
 }
@@ -106,7 +109,7 @@ async fn give_address(store: &dyn Store, user: UserId, email: &str) {
 async fn set_password(store: &dyn Store, user: UserId, now: Timestamp) {
     let version = credentials(store, user).await.credential_version;
     let outcome = store
-        .set_password(user, &hash("new"), version, None, None, now)
+        .set_password(user, &hash("new"), version, None, None, &by(now))
         .await;
     let outcome = outcome.expect("an answer");
     assert!(matches!(outcome, SetPassword::Changed { .. }));
@@ -277,7 +280,7 @@ async fn the_own_address_can_only_be_written_in_another_way(database: Database) 
     let id = store_letter(&*store, &same).await;
     assert!(is_obsolete(&*store, id, NOW).await);
     let id = mail_new_address(&*store, ann, "Ann@example.org", at(1)).await;
-    let changed = store.change_email(&by_link(id), None, at(1)).await;
+    let changed = store.change_email(&by_link(id), None, &by(at(1))).await;
     assert!(matches!(changed, Ok(ChangeEmail::Changed(_))));
     assert_eq!(user(&*store, ann).await.email.as_str(), "Ann@example.org");
 }
@@ -407,10 +410,10 @@ async fn a_used_secret_is_not_brought_back(database: Database) {
     let verify = mail_to(&*store, LetterKind::VerifyEmail, "ann@example.org", NOW).await;
     assert!(verifies(&*store, verify, NOW).await);
     let change = mail_new_address(&*store, ann, "new@example.org", NOW).await;
-    let changed = store.change_email(&by_link(change), None, NOW).await;
+    let changed = store.change_email(&by_link(change), None, &by(NOW)).await;
     assert!(matches!(changed, Ok(ChangeEmail::Changed(_))));
     let notice = mail_notice(&*store, ann, NOW).await;
-    let disowned = store.disown(&link_of(notice), None, None, NOW).await;
+    let disowned = store.disown(&link_of(notice), None, None, &by(NOW)).await;
     assert_eq!(disowned.expect("an answer"), Some(ann));
     let reset = mail_to(&*store, LetterKind::ResetPassword, "new@example.org", NOW).await;
     assert!(redeems(&*store, &by_link(reset), NOW).await);
@@ -476,7 +479,7 @@ async fn secrets_of_other_purposes_and_users_stay(database: Database) {
     let of_bob = mail_to(&*store, LetterKind::ResetPassword, "bob@example.org", NOW).await;
     let reset = mail_to(&*store, LetterKind::ResetPassword, "ann@example.org", NOW).await;
     assert!(verifies(&*store, verify, NOW).await);
-    let changed = store.change_email(&by_link(change), None, NOW).await;
+    let changed = store.change_email(&by_link(change), None, &by(NOW)).await;
     assert!(matches!(changed, Ok(ChangeEmail::Changed(_))));
     assert!(
         !redeems(&*store, &by_link(reset), NOW).await,
@@ -519,7 +522,7 @@ async fn preparing_and_voiding_leave_no_open_secret(database: Database) {
         let store = &nodes[0];
         let new = new_user(&email);
         let admins = super::sample::new_link(new.user.id);
-        let made = store.create_user(&new, Some(&admins), None).await;
+        let made = store.create_user(&new, Some(&admins), None, &by(NOW)).await;
         assert_eq!(made.expect("an answer"), CreateUser::Created);
         let ann = new.user.id;
         let notice = mail_notice(&**store, ann, NOW).await;
@@ -540,11 +543,11 @@ async fn preparing_and_voiding_leave_no_open_secret(database: Database) {
             }
             Voiding::SetPassword => set_password(&**store, ann, NOW).await,
             Voiding::Disown => {
-                let done = store.disown(&link_of(notice), None, None, NOW).await;
+                let done = store.disown(&link_of(notice), None, None, &by(NOW)).await;
                 assert_eq!(done.expect("an answer"), Some(ann));
             }
             Voiding::ChangeEmail => {
-                let done = store.change_email(&by_link(change), None, NOW).await;
+                let done = store.change_email(&by_link(change), None, &by(NOW)).await;
                 assert!(matches!(done, Ok(ChangeEmail::Changed(_))));
             }
         }

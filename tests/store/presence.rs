@@ -13,6 +13,7 @@ use super::sample::{
     Login, NOW, add_user, at, closed, fresh_session_id, fresh_user_id, limit, open_one, state,
     two_nodes, view,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -89,7 +90,7 @@ async fn closed_and_unknown_sessions_are_passed_over(database: Database) {
     let bob = add_user(&*store, "bob@example.org").await;
     let ended = open_one(&*store, ann, NOW).await;
     store
-        .close_session_by_id(ended, CloseReason::LoggedOut, at(1))
+        .close_session_by_id(ended, CloseReason::LoggedOut, &by(at(1)))
         .await
         .expect("an answer");
     let open = open_one(&*store, ann, NOW).await;
@@ -156,7 +157,7 @@ async fn a_flush_revives_no_session_that_is_closed_meanwhile(database: Database)
             async move { store.note_seen(&[seen(ann, session, at(5))]).await }
         });
         nodes[1]
-            .close_session_by_id(session, CloseReason::Revoked, at(6))
+            .close_session_by_id(session, CloseReason::Revoked, &by(at(6)))
             .await
             .expect("closed");
         flushing.await.expect("no panic").expect("noted");

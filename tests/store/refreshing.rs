@@ -16,6 +16,7 @@ use super::sample::{
     IDLE, Login, NOW, add_user, at, built_in, fresh_session_id, fresh_user_id, limit, open_one,
     state, two_nodes, view,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -149,11 +150,15 @@ async fn a_session_that_is_not_live_trades_nothing(database: Database) {
         match case {
             "closed" => {
                 let reason = CloseReason::LoggedOut;
-                let closed = store.close_session(ann, session, reason, None, at(1)).await;
+                let closed = store
+                    .close_session(ann, session, reason, None, &by(at(1)))
+                    .await;
                 closed.expect("an answer");
             }
             "deactivated" => {
-                let changed = store.deactivate_user(ann, None, &built_in(), at(1)).await;
+                let changed = store
+                    .deactivate_user(ann, None, &built_in(), &by(at(1)))
+                    .await;
                 changed.expect("an answer");
             }
             "deactivated by hand" => database.deactivate_user_row(ann, at(1)).await,
@@ -178,7 +183,10 @@ async fn a_session_in_a_cookie_trades_nothing(database: Database) {
     let mut request = login.request(NOW);
     request.session.refresh = None;
     let session = request.session.id;
-    store.open_session(&request, NOW).await.expect("an answer");
+    store
+        .open_session(&request, &by(NOW))
+        .await
+        .expect("an answer");
     let outcome = traded(&*store, &trade(ann, session, "first", "second"), at(1)).await;
     assert_eq!(outcome, None);
     assert_eq!(refresh_state(&*store, ann, session).await.current, None);
@@ -196,7 +204,9 @@ async fn a_trade_leaves_other_sessions_alone(database: Database) {
     traded(&*store, &second, at(2)).await.expect("traded");
     assert_eq!(refresh_state(&*store, ann, phone).await, before);
     let reason = CloseReason::RefreshReused;
-    let closed = store.close_session(ann, laptop, reason, None, at(3)).await;
+    let closed = store
+        .close_session(ann, laptop, reason, None, &by(at(3)))
+        .await;
     closed.expect("an answer");
     assert_eq!(
         state(&*store, ann, laptop).await,

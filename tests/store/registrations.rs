@@ -25,6 +25,7 @@ use super::{
         fresh_user_id, login_finds, name, named_user, stored_hash, two_nodes, user,
     },
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -79,7 +80,7 @@ async fn confirm(
 ) -> ConfirmRegistration {
     let user = fresh_user_id();
     let outcome = store
-        .confirm_registration(proof, expected, user, now)
+        .confirm_registration(proof, expected, user, &by(now))
         .await
         .expect("an answer");
     if let ConfirmRegistration::Created(made) = &outcome {
@@ -237,7 +238,7 @@ async fn a_taken_name_makes_no_account_until_it_is_free(database: Database) {
         ..UserPatch::default()
     };
     let given_up = store
-        .update_user(other, &patch, None, SINGLE, IDLE, NOW)
+        .update_user(other, &patch, None, SINGLE, IDLE, &by(NOW))
         .await;
     assert!(matches!(given_up, Ok(UpdateUser::Updated(_))));
     created(confirm(&*store, &by_code(letter, ANN), Some(ann.id), NOW).await);

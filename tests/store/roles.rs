@@ -17,6 +17,7 @@ use super::sample::{
     NOW, add, add_user, at, built_in, fresh_session_id, fresh_user_id, new_admin, new_user,
     open_one, roles, two_nodes, user,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -48,7 +49,7 @@ fn role(name: &str, permissions: &[&str]) -> RoleDefinition {
 }
 
 async fn give(store: &dyn Store, id: UserId, held: Roles) -> ChangeStanding {
-    let changed = store.set_roles(id, &held, &built_in(), at(2)).await;
+    let changed = store.set_roles(id, &held, &built_in(), &by(at(2))).await;
     changed.expect("an answer")
 }
 
@@ -64,7 +65,7 @@ fn holder(email: &str, held: Roles) -> NewUser {
 }
 
 async fn try_put(store: &dyn Store, role: &RoleDefinition) -> PutRole {
-    let put = store.put_role(role, &built_in(), at(1)).await;
+    let put = store.put_role(role, &built_in(), &by(at(1))).await;
     put.expect("an answer")
 }
 
@@ -77,7 +78,7 @@ async fn put(store: &dyn Store, role: &RoleDefinition) {
 }
 
 async fn delete(store: &dyn Store, name: &str) -> DeleteRole {
-    let deleted = store.delete_role(name, &built_in()).await;
+    let deleted = store.delete_role(name, &built_in(), &by(NOW)).await;
     deleted.expect("an answer")
 }
 
@@ -86,7 +87,9 @@ async fn demote(store: &dyn Store, id: UserId) -> ChangeStanding {
 }
 
 async fn deactivate(store: &dyn Store, id: UserId) -> ChangeStanding {
-    let deactivated = store.deactivate_user(id, None, &built_in(), at(2)).await;
+    let deactivated = store
+        .deactivate_user(id, None, &built_in(), &by(at(2)))
+        .await;
     deactivated.expect("an answer")
 }
 
@@ -136,7 +139,7 @@ async fn roles_are_found_by_name(database: Database) {
 async fn a_time_of_change_never_goes_back(database: Database) {
     let store = database.open().await;
     let put_at = async |now: Timestamp| {
-        let put = store.put_role(&chief(), &built_in(), now).await;
+        let put = store.put_role(&chief(), &built_in(), &by(now)).await;
         match put.expect("an answer") {
             PutRole::Stored(stored) => stored.updated_at,
             PutRole::LastAdmin => panic!("nobody is an administrator"),
@@ -223,7 +226,10 @@ async fn the_last_administrators_role_can_neither_shrink_nor_go(database: Databa
     put(&*store, &role("chief", &["roles:grant", "billing:write"])).await;
     put(&*store, &role("clerk", &["users:read"])).await;
     assert_eq!(delete(&*store, "clerk").await, DeleteRole::Deleted);
-    store.activate_user(away, at(3)).await.expect("an answer");
+    store
+        .activate_user(away, &by(at(3)))
+        .await
+        .expect("an answer");
     put(&*store, &smaller).await;
     assert_changed(&demote(&*store, ann).await);
 }
@@ -248,11 +254,11 @@ async fn a_fixed_role_hides_the_stored_one(database: Database) {
     let root = add(&*store, &new_admin("root@example.org")).await;
     let fixed = FixedRoles::with([role("chief", &["users:read"])]);
     let nobody = Roles::default();
-    let refused = store.set_roles(root, &nobody, &fixed, at(2)).await;
+    let refused = store.set_roles(root, &nobody, &fixed, &by(at(2))).await;
     assert_eq!(refused.expect("an answer"), ChangeStanding::LastAdmin);
-    let demoted = store.set_roles(ann, &nobody, &fixed, at(2)).await;
+    let demoted = store.set_roles(ann, &nobody, &fixed, &by(at(2))).await;
     assert_changed(&demoted.expect("an answer"));
-    let deleted = store.delete_role("chief", &fixed).await;
+    let deleted = store.delete_role("chief", &fixed, &by(NOW)).await;
     assert_eq!(deleted.expect("an answer"), DeleteRole::Deleted);
 }
 
@@ -262,11 +268,13 @@ async fn a_configured_role_makes_administrators(database: Database) {
     let ann = add(&*store, &holder("ann@example.org", roles(["owner"]))).await;
     let root = add(&*store, &new_admin("root@example.org")).await;
     let nobody = Roles::default();
-    let demoted = store.set_roles(root, &nobody, &fixed, at(2)).await;
+    let demoted = store.set_roles(root, &nobody, &fixed, &by(at(2))).await;
     assert_changed(&demoted.expect("an answer"));
-    let refused = store.deactivate_user(ann, None, &fixed, at(2)).await;
+    let refused = store.deactivate_user(ann, None, &fixed, &by(at(2))).await;
     assert_eq!(refused.expect("an answer"), ChangeStanding::LastAdmin);
-    let instead = store.set_roles(ann, &Roles::admin(), &fixed, at(2)).await;
+    let instead = store
+        .set_roles(ann, &Roles::admin(), &fixed, &by(at(2)))
+        .await;
     assert_changed(&instead.expect("an answer"));
 }
 
@@ -305,7 +313,7 @@ async fn count_and_restore(store: &dyn Store, ids: [UserId; 2]) -> usize {
         let found = user(store, id).await;
         active += usize::from(found.is_active() && admins.is_among(&found.roles));
         put(store, &role(name, &["roles:grant"])).await;
-        store.activate_user(id, NOW).await.expect("an answer");
+        store.activate_user(id, &by(NOW)).await.expect("an answer");
         assert_changed(&give(store, id, roles([name])).await);
     }
     active
@@ -386,7 +394,8 @@ async fn the_owner_of_a_session_is_told(database: Database) {
         owner.expect("an answer")
     };
     assert_eq!(owner(session).await, Some(ann));
-    let closed = store.close_sessions(ann, None, CloseReason::Revoked, at(1));
+    let by = by(at(1));
+    let closed = store.close_sessions(ann, None, CloseReason::Revoked, &by);
     closed.await.expect("an answer");
     assert_eq!(owner(session).await, Some(ann), "closed ones too");
     assert_eq!(owner(fresh_session_id()).await, None);

@@ -25,6 +25,7 @@ use doorward::{
 use serde_json::Value;
 
 use crate::harness::backend::Database;
+use crate::harness::occasions::by;
 
 /// When the cases begin.
 pub const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_123);
@@ -145,7 +146,10 @@ pub fn new_admin(email: &str) -> NewUser {
 
 /// Stores a user that nothing is in the way of.
 pub async fn add(store: &dyn Store, new: &NewUser) -> UserId {
-    let outcome = store.create_user(new, None, None).await.expect("an answer");
+    let outcome = store
+        .create_user(new, None, None, &by(NOW))
+        .await
+        .expect("an answer");
     assert_eq!(outcome, CreateUser::Created);
     new.user.id
 }
@@ -160,7 +164,7 @@ pub async fn add_invited(store: &dyn Store, email: &str) -> (UserId, SecretHash)
     let mut new = new_user(email);
     new.password_hash = None;
     let link = new_link(new.user.id);
-    let outcome = store.create_user(&new, Some(&link), None).await;
+    let outcome = store.create_user(&new, Some(&link), None, &by(NOW)).await;
     assert_eq!(outcome.expect("an answer"), CreateUser::Created);
     (new.user.id, link.hash)
 }
@@ -251,7 +255,7 @@ impl Login {
     }
 
     pub async fn try_open(&self, store: &dyn Store, now: Timestamp) -> OpenSession {
-        let outcome = store.open_session(&self.request(now), now).await;
+        let outcome = store.open_session(&self.request(now), &by(now)).await;
         outcome.expect("an answer")
     }
 

@@ -16,6 +16,7 @@ use super::sample::{
     Login, NOW, add, add_user, at, built_in, closed, credentials, fresh_user_id, new_admin,
     new_user, open_ids, open_one, roles, state, two_nodes, user, view,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, rounds},
@@ -42,14 +43,14 @@ for_each_store! {
 
 async fn set_roles(store: &dyn Store, id: UserId, held: &Roles) -> ChangeStanding {
     store
-        .set_roles(id, held, &built_in(), at(1))
+        .set_roles(id, held, &built_in(), &by(at(1)))
         .await
         .expect("an answer")
 }
 
 async fn deactivate(store: &dyn Store, id: UserId) -> ChangeStanding {
     store
-        .deactivate_user(id, None, &built_in(), at(1))
+        .deactivate_user(id, None, &built_in(), &by(at(1)))
         .await
         .expect("an answer")
 }
@@ -98,7 +99,10 @@ async fn an_unknown_user_has_no_standing(database: Database) {
         ChangeStanding::Gone
     );
     assert_eq!(deactivate(&*store, nobody).await, ChangeStanding::Gone);
-    let activated = store.activate_user(nobody, NOW).await.expect("an answer");
+    let activated = store
+        .activate_user(nobody, &by(NOW))
+        .await
+        .expect("an answer");
     assert_eq!(activated, ChangeStanding::Gone);
 }
 
@@ -132,7 +136,7 @@ async fn deactivating_twice_keeps_the_first_time(database: Database) {
     deactivate(&*store, ann).await;
     let again = changed(
         store
-            .deactivate_user(ann, None, &built_in(), at(60))
+            .deactivate_user(ann, None, &built_in(), &by(at(60)))
             .await
             .expect("an answer"),
     );
@@ -146,7 +150,7 @@ async fn a_proof_of_old_credentials_deactivates_nobody(database: Database) {
         let session = open_one(&*store, id, NOW).await;
         let version = credentials(&*store, id).await.credential_version;
         let outcome = store
-            .deactivate_user(id, Some(version - 1), &built_in(), at(1))
+            .deactivate_user(id, Some(version - 1), &built_in(), &by(at(1)))
             .await;
         assert_eq!(
             outcome.expect("an answer"),
@@ -158,7 +162,7 @@ async fn a_proof_of_old_credentials_deactivates_nobody(database: Database) {
     let ann = add_user(&*store, "anna@example.org").await;
     let version = credentials(&*store, ann).await.credential_version;
     let outcome = store
-        .deactivate_user(ann, Some(version), &built_in(), at(1))
+        .deactivate_user(ann, Some(version), &built_in(), &by(at(1)))
         .await;
     changed(outcome.expect("an answer"));
 }
@@ -168,7 +172,12 @@ async fn activation_revives_no_session(database: Database) {
     let ann = add_user(&*store, "ann@example.org").await;
     let session = open_one(&*store, ann, NOW).await;
     deactivate(&*store, ann).await;
-    let after = changed(store.activate_user(ann, at(2)).await.expect("an answer"));
+    let after = changed(
+        store
+            .activate_user(ann, &by(at(2)))
+            .await
+            .expect("an answer"),
+    );
     assert_eq!(
         (after.status, after.updated_at),
         (UserStatus::Active, at(2))
@@ -184,7 +193,12 @@ async fn activating_an_active_user_changes_nothing(database: Database) {
     let store = database.open().await;
     let ann = add_user(&*store, "ann@example.org").await;
     let session = open_one(&*store, ann, NOW).await;
-    let after = changed(store.activate_user(ann, at(2)).await.expect("an answer"));
+    let after = changed(
+        store
+            .activate_user(ann, &by(at(2)))
+            .await
+            .expect("an answer"),
+    );
     assert_eq!(after.status, UserStatus::Active);
     assert_eq!(state(&*store, ann, session).await, SessionState::Open);
 }
@@ -195,9 +209,11 @@ async fn times_of_change_never_go_back(database: Database) {
     let earlier = NOW.minus(Span::days(1));
     let held = roles(["writer"]);
     for outcome in [
-        store.set_roles(ann, &held, &built_in(), earlier).await,
-        store.deactivate_user(ann, None, &built_in(), earlier).await,
-        store.activate_user(ann, earlier).await,
+        store.set_roles(ann, &held, &built_in(), &by(earlier)).await,
+        store
+            .deactivate_user(ann, None, &built_in(), &by(earlier))
+            .await,
+        store.activate_user(ann, &by(earlier)).await,
     ] {
         assert_eq!(changed(outcome.expect("an answer")).updated_at, NOW);
     }
@@ -233,7 +249,12 @@ async fn a_deactivated_administrator_does_not_count(database: Database) {
         ChangeStanding::LastAdmin
     );
     assert_eq!(deactivate(&*store, root).await, ChangeStanding::LastAdmin);
-    changed(store.activate_user(away, at(2)).await.expect("an answer"));
+    changed(
+        store
+            .activate_user(away, &by(at(2)))
+            .await
+            .expect("an answer"),
+    );
     changed(set_roles(&*store, root, &Roles::default()).await);
 }
 
@@ -293,7 +314,12 @@ where
             "round {round}: {outcomes:?}"
         );
         for id in ids {
-            changed(nodes[0].activate_user(id, NOW).await.expect("an answer"));
+            changed(
+                nodes[0]
+                    .activate_user(id, &by(NOW))
+                    .await
+                    .expect("an answer"),
+            );
             changed(set_roles(&*nodes[0], id, &Roles::admin()).await);
         }
     }

@@ -29,6 +29,7 @@ use super::{
         login_finds, new_user, open_one, roles, two_nodes, view,
     },
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race},
@@ -50,7 +51,10 @@ for_each_store! {
 }
 
 async fn sweep(store: &dyn Store, what: Leftover, before: Timestamp) -> u32 {
-    store.sweep(what, before, 100).await.expect("an answer")
+    store
+        .sweep(what, before, 100, &by(NOW))
+        .await
+        .expect("an answer")
 }
 
 fn days(n: i64) -> Timestamp {
@@ -65,7 +69,8 @@ async fn sessions_go_by_the_end_that_they_would_have_had(database: Database) {
     let login = Login::of(&*store, user).await.under(limit(100));
     let closed = login.open(&*store, NOW).await.id;
     let reason = CloseReason::LoggedOut;
-    let close = store.close_session(user, closed, reason, None, at(1));
+    let by = by(at(1));
+    let close = store.close_session(user, closed, reason, None, &by);
     close.await.expect("an answer");
     let young = login.open(&*store, days(1)).await.id;
 
@@ -91,7 +96,7 @@ async fn a_batch_is_no_larger_than_asked_for(database: Database) {
     }
     let mut batches = Vec::new();
     for _ in 0..4 {
-        let swept = store.sweep(Leftover::Sessions, days(31), 2).await;
+        let swept = store.sweep(Leftover::Sessions, days(31), 2, &by(NOW)).await;
         batches.push(swept.expect("an answer"));
     }
     assert_eq!(batches, [2, 2, 1, 0]);
@@ -104,7 +109,7 @@ async fn a_spent_secret_goes_after_its_letter(database: Database) {
     let letter = letter_to(LetterKind::VerifyEmail, "ann@example.org", NOW);
     let id = store_letter(&*store, &letter).await;
     ready(&*store, id, NOW).await;
-    let spent = store.verify_email(&by_link(id), at(1)).await;
+    let spent = store.verify_email(&by_link(id), &by(at(1))).await;
     assert!(spent.expect("an answer").is_some());
     let fence = read(&*store, id).await.fence;
     let dead = Settlement::Dead {
@@ -114,7 +119,10 @@ async fn a_spent_secret_goes_after_its_letter(database: Database) {
     assert!(settled.expect("an answer"));
 
     assert_eq!(sweep(&*store, Leftover::OneTimeSecrets, days(60)).await, 0);
-    let retried = store.retry_letter(id, days(60)).await.expect("an answer");
+    let retried = store
+        .retry_letter(id, &by(days(60)))
+        .await
+        .expect("an answer");
     assert!(matches!(retried, ChangeLetter::Changed(_)), "{retried:?}");
     assert!(is_obsolete(&*store, id, days(60)).await);
 
@@ -168,18 +176,18 @@ async fn an_address_is_kept_until_its_time(database: Database) {
     let user = add_user(&*store, "ann@example.org").await;
     let kind = LetterKind::VerifyEmail;
     let verify = mail_to(&*store, kind, "ann@example.org", NOW).await;
-    let verified = store.verify_email(&by_link(verify), at(1)).await;
+    let verified = store.verify_email(&by_link(verify), &by(at(1))).await;
     assert!(verified.expect("an answer").is_some());
     let change = mail_new_address(&*store, user, "new@example.org", at(2)).await;
     // Without a notice there would be nothing to keep it for.
     let notice = letter(LetterKind::EmailChanged, at(3));
     let proof = by_link(change);
-    let changed = store.change_email(&proof, Some(&notice), at(3)).await;
+    let changed = store.change_email(&proof, Some(&notice), &by(at(3))).await;
     assert!(matches!(changed, Ok(ChangeEmail::Changed(_))));
 
     assert_eq!(sweep(&*store, Leftover::KeptAddresses, days(14)).await, 0);
     let other = new_user("ann@example.org");
-    let taken = store.create_user(&other, None, None).await;
+    let taken = store.create_user(&other, None, None, &by(NOW)).await;
     assert_eq!(taken.expect("an answer"), CreateUser::EmailTaken);
     assert_eq!(sweep(&*store, Leftover::KeptAddresses, days(15)).await, 1);
     add_user(&*store, "ann@example.org").await;
@@ -200,7 +208,9 @@ async fn add_provisional(store: &dyn Store, email: &str) -> UserId {
 
 async fn redeem(store: &dyn Store, letter: LetterId) -> Redeem {
     let (proof, new) = (by_link(letter), hash("new"));
-    let redeemed = store.redeem_set_password(&proof, &new, None, at(1)).await;
+    let redeemed = store
+        .redeem_set_password(&proof, &new, None, &by(at(1)))
+        .await;
     redeemed.expect("an answer")
 }
 
@@ -229,7 +239,7 @@ async fn whoever_was_verified_once_stays(database: Database) {
     let kind = LetterKind::VerifyEmail;
     let by_letter = add_provisional(&*store, "ann@example.org").await;
     let letter = mail_to(&*store, kind, "ann@example.org", NOW).await;
-    let verified = store.verify_email(&by_link(letter), at(1)).await;
+    let verified = store.verify_email(&by_link(letter), &by(at(1))).await;
     assert!(verified.expect("an answer").is_some());
 
     let by_reset = add_provisional(&*store, "ben@example.org").await;
@@ -239,7 +249,7 @@ async fn whoever_was_verified_once_stays(database: Database) {
 
     let by_new_address = add_provisional(&*store, "cyd@example.org").await;
     let letter = mail_new_address(&*store, by_new_address, "cy@example.org", NOW).await;
-    let changed = store.change_email(&by_link(letter), None, at(1)).await;
+    let changed = store.change_email(&by_link(letter), None, &by(at(1))).await;
     changed.expect("an answer");
 
     let by_administrator = add_provisional(&*store, "dan@example.org").await;
@@ -266,7 +276,7 @@ async fn whoever_was_verified_once_stays(database: Database) {
 
 async fn patched(store: &dyn Store, user: UserId, patch: &UserPatch) {
     let outcome = store
-        .update_user(user, patch, None, SINGLE, IDLE, at(2))
+        .update_user(user, patch, None, SINGLE, IDLE, &by(at(2)))
         .await;
     let outcome = outcome.expect("an answer");
     assert!(matches!(outcome, UpdateUser::Updated(_)), "{outcome:?}");
@@ -277,12 +287,17 @@ async fn an_account_with_a_role_or_without_leave_stays(database: Database) {
     let stays = add_user(&*store, "ann@example.org").await;
     let editor = add_provisional(&*store, "ben@example.org").await;
     let given = store
-        .set_roles(editor, &roles(["editor"]), &FixedRoles::default(), at(1))
+        .set_roles(
+            editor,
+            &roles(["editor"]),
+            &FixedRoles::default(),
+            &by(at(1)),
+        )
         .await;
     assert!(matches!(given, Ok(ChangeStanding::Changed(_))), "{given:?}");
     let banned = add_provisional(&*store, "cyd@example.org").await;
     let deactivated = store
-        .deactivate_user(banned, None, &FixedRoles::default(), at(1))
+        .deactivate_user(banned, None, &FixedRoles::default(), &by(at(1)))
         .await;
     assert!(matches!(deactivated, Ok(ChangeStanding::Changed(_))));
     assert_eq!(sweep(&*store, Leftover::Accounts, days(99)).await, 0);
@@ -300,7 +315,7 @@ async fn verifying_and_removing_race(database: Database) {
         let letter = mail_to(&*nodes[0], LetterKind::VerifyEmail, &email, days(6)).await;
         let [one, other] = nodes.clone();
         let verify: std::pin::Pin<Box<dyn Future<Output = bool> + Send>> = Box::pin(async move {
-            let verified = one.verify_email(&by_link(letter), days(6)).await;
+            let verified = one.verify_email(&by_link(letter), &by(days(6))).await;
             verified.expect("an answer").is_some()
         });
         let remove = Box::pin(async move { sweep(&*other, Leftover::Accounts, days(8)).await > 0 });
@@ -308,7 +323,9 @@ async fn verifying_and_removing_race(database: Database) {
         assert_ne!(answers[0], answers[1], "verified and removed: {answers:?}");
         assert_eq!(exists(&*nodes[1], user).await, answers[0]);
         // So that the next round begins with nobody to remove.
-        let wrong = nodes[0].verify_email(&by_wrong_code(&email), days(6)).await;
+        let wrong = nodes[0]
+            .verify_email(&by_wrong_code(&email), &by(days(6)))
+            .await;
         assert!(wrong.expect("an answer").is_none());
     }
 }

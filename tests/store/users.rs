@@ -17,6 +17,7 @@ use super::sample::{
     NOW, add, add_user, attributes, by_email, by_username, credentials, fresh_user_id, hash,
     login_finds, named_user, new_link, new_user, roles, two_nodes, user,
 };
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, race, until},
@@ -161,7 +162,7 @@ async fn an_address_in_another_case_is_taken(database: Database) {
     let ann = add_user(&*store, "ann@example.org").await;
     let late = new_user("ANN@Example.Org");
     let outcome = store
-        .create_user(&late, None, None)
+        .create_user(&late, None, None, &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(outcome, CreateUser::EmailTaken);
@@ -176,7 +177,7 @@ async fn a_name_in_another_case_is_taken(database: Database) {
     let ann = add(&*store, &named_user("ann@example.org", "ann")).await;
     let late = named_user("other@example.org", "ANN");
     let outcome = store
-        .create_user(&late, None, None)
+        .create_user(&late, None, None, &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(outcome, CreateUser::UsernameTaken);
@@ -210,13 +211,13 @@ async fn a_refused_user_leaves_nothing_behind(database: Database) {
     ] {
         let link = new_link(refused.user.id);
         let outcome = store
-            .create_user(&refused, Some(&link), None)
+            .create_user(&refused, Some(&link), None, &by(NOW))
             .await
             .expect("an answer");
         assert_ne!(outcome, CreateUser::Created);
         assert_eq!(store.user(refused.user.id).await.expect("an answer"), None);
         let redeemed = store
-            .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, NOW)
+            .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, &by(NOW))
             .await;
         assert_eq!(redeemed.expect("an answer"), Redeem::Refused);
     }
@@ -229,12 +230,12 @@ async fn a_link_is_stored_with_its_user(database: Database) {
     new.password_hash = None;
     let link = new_link(new.user.id);
     let outcome = store
-        .create_user(&new, Some(&link), None)
+        .create_user(&new, Some(&link), None, &by(NOW))
         .await
         .expect("an answer");
     assert_eq!(outcome, CreateUser::Created);
     let redeemed = store
-        .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, NOW)
+        .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, &by(NOW))
         .await;
     assert_eq!(redeemed.expect("an answer"), Redeem::Redeemed(new.user.id));
 }
@@ -250,7 +251,7 @@ async fn one_of_sixty_four_users_gets_an_address(database: Database) {
             (
                 new.user.id,
                 store
-                    .create_user(&new, None, None)
+                    .create_user(&new, None, None, &by(NOW))
                     .await
                     .expect("an answer"),
             )
@@ -281,7 +282,7 @@ async fn one_of_sixty_four_users_gets_a_name(database: Database) {
             (
                 new.user.id,
                 store
-                    .create_user(&new, None, None)
+                    .create_user(&new, None, None, &by(NOW))
                     .await
                     .expect("an answer"),
             )
@@ -319,7 +320,9 @@ async fn a_write_whose_caller_goes_away_is_finished(database: Database) {
         new.password_hash = None;
         let link = new_link(new.user.id);
         // Asked once and then dropped, as when a client hangs up.
-        let answered = store.create_user(&new, Some(&link), None).now_or_never();
+        let answered = store
+            .create_user(&new, Some(&link), None, &by(NOW))
+            .now_or_never();
         assert!(answered.is_none(), "no database answers at once");
         users.push((new, link));
     }
@@ -334,7 +337,7 @@ async fn a_write_whose_caller_goes_away_is_finished(database: Database) {
             Some(new.user.id)
         );
         let redeemed = store
-            .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, NOW)
+            .redeem_set_password(&Proof::Link(link.hash), &hash("new"), None, &by(NOW))
             .await;
         assert_eq!(redeemed.expect("an answer"), Redeem::Redeemed(new.user.id));
     }

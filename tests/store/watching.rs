@@ -5,6 +5,7 @@ use std::sync::Arc;
 use doorward::{model::session::CloseReason, store::Store};
 
 use super::sample::{NOW, add_user, closed, open_one, state};
+use crate::harness::occasions::by;
 use crate::{
     for_each_store,
     harness::{backend::Database, watched::WatchedStore},
@@ -42,7 +43,7 @@ async fn a_call_held_before_is_decided_later(database: Database) {
     });
     gate.reached().await;
     store
-        .close_session_by_id(session, CloseReason::Revoked, NOW)
+        .close_session_by_id(session, CloseReason::Revoked, &by(NOW))
         .await
         .expect("an answer");
     gate.release();
@@ -63,7 +64,7 @@ async fn a_call_held_after_was_decided_before(database: Database) {
     });
     gate.reached().await;
     store
-        .close_session_by_id(session, CloseReason::Revoked, NOW)
+        .close_session_by_id(session, CloseReason::Revoked, &by(NOW))
         .await
         .expect("an answer");
     // Only one call is held: this one passes and sees the present.

@@ -43,6 +43,11 @@ impl AuditSecret {
         expand(key, b"doorward audit", b"secret").map(Self)
     }
 
+    /// The bytes, for the key file.
+    pub(crate) fn expose(&self) -> &[u8] {
+        &*self.0
+    }
+
     fn purpose(
         &self,
         purpose: &[u8],

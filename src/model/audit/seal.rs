@@ -235,7 +235,7 @@ mod tests {
         let at = record.at;
         let edits: [fn(&mut AuditRecord); 14] = [
             |r| r.id = AuditId::fresh(r.at, &SystemEntropy),
-            |r| r.at = r.at.plus(crate::clock::Span::from_millis(1)),
+            |r| r.at = r.at.plus(crate::clock::Span::millis(1)),
             |r| r.event.push('x'),
             |r| r.outcome = "refused".to_owned(),
             |r| r.reason = Some(String::new()),

@@ -67,10 +67,7 @@ pub(super) async fn write(tx: &mut Conn, by: &Occasion, events: &[Event]) -> Res
         rows.extend(by.record(event, key).map(AuditRow::from));
     }
     if !rows.is_empty() {
-        diesel::insert_into(audit_events::table)
-            .values(rows)
-            .execute(tx)
-            .await?;
+        insert_all!(tx, audit_events::table, rows);
     }
     Ok(())
 }
@@ -125,12 +122,12 @@ pub(super) async fn begin(tx: &mut Conn, by: &Occasion, user: UserId) -> Result<
 /// Drops the keys of these persons for good.
 pub(super) async fn forget(tx: &mut Conn, persons: &[DbId]) -> Result<(), Fault> {
     for person in persons {
-        let none = audit_keys::key.eq(None::<Vec<u8>>);
+        let none = || audit_keys::key.eq(None::<Vec<u8>>);
         diesel::insert_into(audit_keys::table)
-            .values((audit_keys::user_id.eq(*person), none))
+            .values((audit_keys::user_id.eq(*person), none()))
             .on_conflict(audit_keys::user_id)
             .do_update()
-            .set(none)
+            .set(none())
             .execute(tx)
             .await?;
     }

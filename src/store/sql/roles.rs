@@ -15,7 +15,6 @@ use super::{
     types::{DbId, DbTime},
 };
 use crate::{
-    clock::Timestamp,
     ids::UserId,
     model::{
         audit::{Event, Occasion},

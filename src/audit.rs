@@ -1,0 +1,114 @@
+//! The audit trail: what it takes to write it, and where requests come from.
+//!
+//! Every use case asks [`Trail`] for the [`Occasion`] of what it does and hands it to the store, which writes
+//! the records in the same step as the change. What changes nothing, a refused login for one, is recorded here.
+//! Sealing, reading and telling the story of a session are for the modules below.
+
+mod settings;
+
+use std::{future::Future, sync::Arc};
+
+use tokio::task_local;
+
+pub use self::settings::AuditPolicy;
+use crate::{
+    clock::Clock,
+    entropy::Entropy,
+    error::AuthResult,
+    ids::{SessionId, UserId},
+    model::audit::{Agent, Event, Occasion, Origin, Recorder, keys::AuditSecret, seal::SealKey},
+    setting::BadSetting,
+    store::Store,
+};
+
+task_local! {
+    /// Where the request comes from that is being handled. Set once, at the edge: a handler can neither forget
+    /// nor change it.
+    static ORIGIN: Arc<Origin>;
+}
+
+/// Handles a request as coming from there: everything that is recorded while `handling` runs says so.
+pub async fn coming_from<F: Future>(origin: Origin, handling: F) -> F::Output {
+    ORIGIN.scope(Arc::new(origin), handling).await
+}
+
+/// What writes the audit trail; clones share everything.
+#[derive(Clone)]
+pub struct Trail(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    /// None where the trail is off.
+    recorder: Option<Arc<Recorder>>,
+    /// Reads what was recorded, also while the trail is off.
+    reader: Arc<Recorder>,
+    seal_key: SealKey,
+    policy: AuditPolicy,
+}
+
+impl Trail {
+    /// A trail in this database, with keys from this secret.
+    ///
+    /// # Errors
+    /// [`BadSetting`] when the policy contradicts itself or the secret cannot be used.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        secret: &AuditSecret,
+        policy: AuditPolicy,
+    ) -> Result<Self, BadSetting> {
+        policy.check()?;
+        let own = policy.secret()?;
+        let secret = own.as_ref().unwrap_or(secret);
+        let refused = |_| BadSetting::new("audit.key", "cannot be used", "set 32 random bytes");
+        let reader = Arc::new(Recorder::new(secret, entropy).map_err(refused)?);
+        Ok(Self(Arc::new(Inner {
+            store,
+            clock,
+            recorder: policy.enabled.then(|| Arc::clone(&reader)),
+            reader,
+            seal_key: secret.seal_key().map_err(refused)?,
+            policy,
+        })))
+    }
+
+    /// What somebody does now.
+    #[must_use]
+    pub fn by(&self, agent: Agent) -> Occasion {
+        Occasion {
+            at: self.0.clock.now(),
+            agent,
+            origin: ORIGIN.try_with(Arc::clone).ok(),
+            recorder: self.0.recorder.clone(),
+        }
+    }
+
+    /// What a user does now in a session of theirs.
+    #[must_use]
+    pub fn by_user(&self, id: UserId, session: SessionId) -> Occasion {
+        let session = Some(session);
+        self.by(Agent::User { id, session })
+    }
+
+    /// What somebody does now who has not shown who they are.
+    #[must_use]
+    pub fn by_nobody(&self) -> Occasion {
+        self.by(Agent::Nobody)
+    }
+
+    /// What is done now because its time has come.
+    #[must_use]
+    pub fn by_itself(&self) -> Occasion {
+        self.by(Agent::System)
+    }
+
+    /// Records what changed nothing.
+    ///
+    /// # Errors
+    /// [`AuthError::Store`](crate::error::AuthError::Store): what cannot be recorded is not answered as if it had been.
+    pub async fn note(&self, event: Event, agent: Agent) -> AuthResult<()> {
+        Ok(self.0.store.record(&[event], &self.by(agent)).await?)
+    }
+}
