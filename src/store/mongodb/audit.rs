@@ -138,9 +138,9 @@ async fn make_key(
     };
     let made = doc! { "$setOnInsert": { "key": bytes_bson(fresh.as_bytes()) } };
     let keys = store.collection(AUDIT_KEYS);
-    let make = keys.find_one_and_update(doc! { "_id": user_key(person) }, made);
-    let make = make.upsert(true).return_document(ReturnDocument::After);
-    Ok(make.session(session).await?)
+    let stored = keys.find_one_and_update(doc! { "_id": user_key(person) }, made);
+    let stored = stored.upsert(true).return_document(ReturnDocument::After);
+    Ok(stored.session(session).await?)
 }
 
 /// Makes the key of a user who is just coming to be, so that their records cost the same as anybody's.

@@ -201,6 +201,10 @@ impl ReplacePassword {
 impl Transaction for ReplacePassword {
     type Outcome = SetPassword;
 
+    fn user(&self) -> Option<UserId> {
+        Some(self.id)
+    }
+
     async fn run(
         &self,
         store: &MongoStore,

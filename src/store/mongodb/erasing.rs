@@ -73,6 +73,10 @@ impl Erase {
 impl Transaction for Erase {
     type Outcome = EraseUser;
 
+    fn user(&self) -> Option<UserId> {
+        Some(self.id)
+    }
+
     async fn run(
         &self,
         store: &MongoStore,

@@ -42,7 +42,10 @@ use mongodb::{
     bson::{RawDocumentBuf, doc},
     error::Error,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use self::{
@@ -58,7 +61,7 @@ use self::{
     registrations::{AddRegistration, Confirm},
     sessions::{CloseAll, CloseOne, Renew},
     standing::{ChangeUser, Standing},
-    transaction::transact,
+    transaction::{Lanes, transact},
     users::{CreateUserWithNames, PatchUser},
 };
 use crate::{
@@ -100,6 +103,7 @@ pub struct MongoStore {
     linearizable: bool,
     /// As many as there are connections: see [`Self::at_work`].
     turns: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
 }
 
 impl MongoStore {
@@ -136,13 +140,27 @@ impl MongoStore {
         &self,
         work: impl Future<Output = StoreResult<T>> + Send + 'static,
     ) -> StoreResult<T> {
+        self.at_work_in(None, work).await
+    }
+
+    /// As [`Self::at_work`], one after the other with all others in the same lane. Who waits there does not
+    /// take a turn away from anybody.
+    async fn at_work_in<T: Send + 'static>(
+        &self,
+        lane: Option<Arc<Mutex<()>>>,
+        work: impl Future<Output = StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
         let turns = Arc::clone(&self.turns);
         let longest = self.operation_timeout.max(LONGEST_WORK);
         let answered = timeout(self.operation_timeout, async move {
+            let alone = match lane {
+                Some(lane) => Some(lane.lock_owned().await),
+                None => None,
+            };
             let turn = turns.acquire_owned().await;
             tokio::spawn(async move {
                 let answer = timeout(longest, work).await;
-                drop(turn);
+                drop((alone, turn));
                 answer.unwrap_or_else(|_| Err(too_slow(longest)))
             })
             .await

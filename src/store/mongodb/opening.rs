@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    bson::{Document, RawDocument, doc},
+    bson::{Document, RawBsonRef, RawDocument, doc},
     options::ReturnDocument,
 };
 
@@ -186,10 +186,10 @@ impl Opening {
         if user.required("credential_version", whole)? != self.request.credential_version {
             return Ok(Decision::CredentialsChanged);
         }
-        let opening = user.required("opening", |value| value.as_document())?;
+        let opening = user.required("opening", RawBsonRef::as_document)?;
         let opening = Row::user(opening, self.session.user_id);
         let overdue = opening.required("overdue", list(ended))?;
-        if opening.required("opens", |value| value.as_bool())? {
+        if opening.required("opens", RawBsonRef::as_bool)? {
             let replaced = opening.required("surplus", list(ended))?;
             return Ok(Decision::Opened { overdue, replaced });
         }

@@ -54,6 +54,10 @@ pub(super) struct ChangeUser {
 impl Transaction for ChangeUser {
     type Outcome = ChangeStanding;
 
+    fn user(&self) -> Option<UserId> {
+        Some(self.id)
+    }
+
     async fn run(
         &self,
         store: &MongoStore,

@@ -191,6 +191,10 @@ impl PatchUser {
 impl Transaction for PatchUser {
     type Outcome = UpdateUser;
 
+    fn user(&self) -> Option<UserId> {
+        Some(self.id)
+    }
+
     async fn run(
         &self,
         store: &MongoStore,
