@@ -12,7 +12,7 @@ use std::{fs, io, path::Path, time::Duration};
 use async_trait::async_trait;
 use diesel::{connection::SimpleConnection, prelude::*, sqlite::SqliteConnection};
 use diesel_async::{
-    RunQueryDsl,
+    RunQueryDsl, SimpleAsyncConnection,
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8::Pool},
     sync_connection_wrapper::SyncConnectionWrapper,
 };
