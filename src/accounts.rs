@@ -367,7 +367,7 @@ impl Accounts {
             Verdict::Mismatch => {
                 let event = Event::refused(EventKind::Reauthentication, "wrong_password");
                 let event = event.about(user).of_session(session);
-                let by = self.trail.by_user(user, session).agent;
+                let by = Agent::in_session(user, session);
                 self.trail.note(event, by).await?;
                 Err(AuthError::WrongPassword)
             }

@@ -88,8 +88,7 @@ impl Trail {
     /// What a user does now in a session of theirs.
     #[must_use]
     pub fn by_user(&self, id: UserId, session: SessionId) -> Occasion {
-        let session = Some(session);
-        self.by(Agent::User { id, session })
+        self.by(Agent::in_session(id, session))
     }
 
     /// What somebody does now who has not shown who they are.

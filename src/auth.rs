@@ -58,6 +58,13 @@ struct Inner {
     letters: Letters,
 }
 
+impl Inner {
+    async fn flush(&self) -> StoreResult<()> {
+        let noted = self.throttle.note_refusals().await;
+        self.presence.flush().await.and(noted)
+    }
+}
+
 impl Auth {
     /// Begins building a service on a database, with the keys that sign its access tokens.
     pub fn builder(store: Arc<dyn Store>, keys: KeyRing) -> AuthBuilder {
@@ -208,12 +215,13 @@ impl Auth {
         self.0.store.time().await
     }
 
-    /// Writes down what is still in memory ("last seen"); done by itself every so often.
+    /// Writes down what is still in memory ("last seen", and which limits refused); done by itself every so
+    /// often.
     ///
     /// # Errors
-    /// As [`Store::note_seen`]; while the database is away it is kept for the next time.
+    /// As [`Store::note_seen`] and [`Store::record`]; while the database is away it is kept for the next time.
     pub async fn flush(&self) -> StoreResult<()> {
-        self.0.presence.flush().await
+        self.0.flush().await
     }
 
     /// Lets letters that are being sent come to their end and writes down what is still in memory, each for
@@ -469,6 +477,7 @@ impl Means {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             settings: builder.limits,
+            trail: trail.clone(),
         })?;
         let post = builder.post;
         let names = [
@@ -567,8 +576,8 @@ async fn flush_presence(auth: std::sync::Weak<Inner>, every: Duration) {
     loop {
         ticks.tick().await;
         let Some(auth) = auth.upgrade() else { return };
-        if let Err(error) = auth.presence.flush().await {
-            tracing::warn!(%error, "last seen could not be written");
+        if let Err(error) = auth.flush().await {
+            tracing::warn!(%error, "what is in memory could not be written");
         }
     }
 }

@@ -83,10 +83,7 @@ impl Actor<'_> {
     pub fn agent(&self) -> Agent {
         match self {
             Self::Operator => Agent::Operator,
-            Self::User { user, session, .. } => Agent::User {
-                id: user.id,
-                session: Some(*session),
-            },
+            Self::User { user, session, .. } => Agent::in_session(user.id, *session),
         }
     }
 }

@@ -10,7 +10,11 @@ mod guard;
 mod requests;
 pub mod settings;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use self::{
     guard::{Guard, Network},
@@ -18,13 +22,14 @@ use self::{
     settings::LimitSettings,
 };
 use crate::{
+    audit::Trail,
     clock::{Clock, Span},
     email::EmailAddress,
     entropy::Entropy,
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
     model::{
-        audit::Occasion,
+        audit::{Event, EventKind, Occasion},
         device::{DeviceSecret, NewDevice},
         quota::{Draw, FailureRule, Limit, LimitName, Quota, Refusal},
         token::SecretHash,
@@ -95,6 +100,9 @@ struct Inner {
     settings: LimitSettings,
     guard: Guard,
     requests: Option<Requests>,
+    trail: Trail,
+    /// How many requests each limit has refused that no record tells of yet.
+    refused: Mutex<HashMap<LimitName, u64>>,
 }
 
 /// What a [`Throttle`] is made of.
@@ -109,6 +117,8 @@ pub struct ThrottleParts {
     pub entropy: Arc<dyn Entropy>,
     /// The figures.
     pub settings: LimitSettings,
+    /// The audit trail.
+    pub trail: Trail,
 }
 
 impl Throttle {
@@ -123,6 +133,7 @@ impl Throttle {
             clock,
             entropy,
             settings,
+            trail,
         } = parts;
         settings.check()?;
         let (free, block) = (settings.requests_free, settings.requests_block);
@@ -135,7 +146,34 @@ impl Throttle {
             guard: Guard::new(),
             requests: requests.map(|quota| Requests::new(quota, free, block)),
             settings,
+            trail,
+            refused: Mutex::default(),
         })))
+    }
+
+    /// Records how often each limit refused since the last time: one record for each, or a flood of refusals
+    /// would become one of writes. Done by itself every so often.
+    ///
+    /// # Errors
+    /// As [`Store::record`]; what was not recorded is kept for the next time.
+    pub async fn note_refusals(&self) -> StoreResult<()> {
+        let refused = std::mem::take(&mut *self.0.lock_refused());
+        let events = refused.iter().map(|(limit, count)| {
+            Event::refused(EventKind::LimitReached, limit.as_str()).with("count", *count)
+        });
+        let events: Vec<Event> = events.collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        let by = self.0.trail.by_itself();
+        let recorded = self.0.store.record(&events, &by).await;
+        if recorded.is_err() {
+            let mut kept = self.0.lock_refused();
+            for (limit, count) in refused {
+                *kept.entry(limit).or_default() += count;
+            }
+        }
+        recorded
     }
 
     /// Counts what comes from an address without credentials. One that is not known, as in an app that
@@ -151,7 +189,7 @@ impl Throttle {
         let now = inner.clock.now();
         if let Some(quota) = inner.settings.node_address.0 {
             let knocked = inner.guard.knock(from, quota, now);
-            knocked.map_err(|after| limited(LimitName::NodeAddress, after))?;
+            knocked.map_err(|after| inner.limited(LimitName::NodeAddress, after))?;
         }
         let (name, limit) = inner.of_address(act);
         let Some(quota) = limit.0 else {
@@ -159,13 +197,13 @@ impl Throttle {
         };
         let key = inner.tokens.counted(name.as_str(), from.as_bytes())?;
         if let Some(after) = inner.guard.refused(&key, quota, now) {
-            return Err(limited(name, after));
+            return Err(inner.limited(name, after));
         }
         match inner.draw(&simple(key, quota)).await? {
             Take::Admitted => Ok(()),
             Take::Refused(Refusal { after, .. }) => {
                 inner.guard.remember(key, now.plus(after));
-                Err(limited(name, after))
+                Err(inner.limited(name, after))
             }
         }
     }
@@ -226,7 +264,7 @@ impl Throttle {
         let admitted = requests.admit(user, inner.clock.now(), lease).await;
         admitted
             .map_err(broken)?
-            .map_err(|after| limited(name, after))
+            .map_err(|after| inner.limited(name, after))
     }
 
     /// Whose device a client shows.
@@ -408,7 +446,7 @@ impl Inner {
         let key = self.tokens.counted(name.as_str(), whose)?;
         match self.draw(&simple(key, quota)).await? {
             Take::Admitted => Ok(()),
-            Take::Refused(Refusal { after, .. }) => Err(limited(name, after)),
+            Take::Refused(Refusal { after, .. }) => Err(self.limited(name, after)),
         }
     }
 
@@ -431,9 +469,19 @@ impl Inner {
         match self.draw(&draw).await? {
             Take::Admitted => Ok(Attempt(key)),
             Take::Refused(Refusal { after, by_failures }) => {
-                Err(limited(if by_failures { in_a_row } else { bucket }, after))
+                Err(self.limited(if by_failures { in_a_row } else { bucket }, after))
             }
         }
+    }
+
+    /// A refusal, counted for the audit trail.
+    fn limited(&self, limit: LimitName, after: Span) -> AuthError {
+        *self.lock_refused().entry(limit).or_default() += 1;
+        AuthError::RateLimited { limit, after }
+    }
+
+    fn lock_refused(&self) -> MutexGuard<'_, HashMap<LimitName, u64>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn draw(&self, draw: &Draw) -> AuthResult<Take> {
@@ -450,10 +498,6 @@ const fn simple(key: SecretHash, quota: Quota) -> Draw {
         permits: 1,
         failures: None,
     }
-}
-
-const fn limited(limit: LimitName, after: Span) -> AuthError {
-    AuthError::RateLimited { limit, after }
 }
 
 /// Whatever is wrong with a limit, its client is to come back later: nothing was done yet.

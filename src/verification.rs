@@ -158,7 +158,7 @@ impl Verification {
             owner: CodeOwner::User(user),
             hashes: hashes.ok_or(AuthError::CodeRefused)?,
         };
-        let by = self.trail.by_user(user, session).agent;
+        let by = Agent::in_session(user, session);
         self.change(&proof, AuthError::CodeRefused, cause, by).await
     }
 

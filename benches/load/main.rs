@@ -11,6 +11,7 @@ mod logins;
 mod pgbench;
 mod report;
 mod service;
+mod storms;
 
 use std::{
     env,
@@ -61,6 +62,9 @@ pub(crate) struct Options {
     /// Failed logins of each kind with the default scrypt, on the last backend; 0 for none
     #[arg(long, default_value_t = 200)]
     full_logins: usize,
+    /// Pairs of storms of 64 logins at once, with the audit trail and without it, on each backend; 0 for none
+    #[arg(long, default_value_t = 8)]
+    storms: usize,
     /// Format a JSON log line for each request, as a server in production does, and throw it away
     #[arg(long)]
     log: bool,
@@ -153,6 +157,13 @@ async fn measure_all(
         service.stop().await;
     }
     for database in &*databases {
+        let full = doorward::passwords::PasswordPolicy::default();
+        let light = doorward::passwords::PasswordPolicy::light();
+        let rounds = options.storms;
+        for (policy, rounds, each) in [(full, rounds.div_ceil(2), 1), (light, rounds, 20)] {
+            let storm = storms::measure(database, policy, rounds, each);
+            report.storms.extend(storm.await?);
+        }
         for question in Question::ALL {
             let light = doorward::passwords::PasswordPolicy::light();
             let compared = logins::compare(database, question, light, options.logins);

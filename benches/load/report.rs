@@ -3,7 +3,7 @@
 use doorward::store::settings::Backend;
 use serde_json::{Value, json};
 
-use crate::{Options, client::Load, logins::Comparison};
+use crate::{Options, client::Load, logins::Comparison, storms::Storm};
 
 /// Whose load it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,7 @@ impl Cell {
 pub(crate) struct Report {
     loads: Vec<(Cell, usize, Vec<Load>)>,
     pub(crate) logins: Vec<Comparison>,
+    pub(crate) storms: Vec<Storm>,
 }
 
 impl Report {
@@ -96,11 +97,28 @@ impl Report {
             }));
         }
         self.print_logins();
+        self.print_storms();
         let line = json!({
             "users": options.users, "seconds": options.seconds, "rounds": options.rounds,
             "log": options.log, "loads": Value::Array(loads), "logins": self.logins,
+            "storms": self.storms,
         });
         println!("{line}");
+    }
+
+    fn print_storms(&self) {
+        if self.storms.is_empty() {
+            return;
+        }
+        println!("\n64 logins at once: a second, with the audit trail and without it");
+        println!("| backend | scrypt | rounds | with | without | ratio |");
+        println!("|---|---|--:|--:|--:|--:|");
+        for s in &self.storms {
+            println!(
+                "| {} | {} | {} | {:.1} | {:.1} | {:.2} |",
+                s.backend, s.scrypt, s.rounds, s.with_trail, s.without, s.ratio
+            );
+        }
     }
 
     fn print_logins(&self) {

@@ -15,6 +15,7 @@ use doorward::{
         settings::{MailSettings, Transport},
     },
     model::{
+        audit::{Agent, Occasion},
         quota::Limit,
         session::{AuthMethod, Device, IdleRule, NewSession},
         token::SecretHash,
@@ -88,7 +89,8 @@ impl Running {
         Self::serve(builder.accounts(accounts).mail(post)).await
     }
 
-    async fn serve(builder: AuthBuilder) -> Outcome<Self> {
+    /// Serves what is built, without limits.
+    pub(crate) async fn serve(builder: AuthBuilder) -> Outcome<Self> {
         // The load is to reach what is measured; requests are still counted, in memory.
         let limits = LimitSettings {
             login_account: Limit::OFF,
@@ -234,6 +236,16 @@ async fn fill(store: &Arc<dyn Store>, users: u32, now: Timestamp) -> Outcome<()>
     Ok(())
 }
 
+/// What fills the database is not recorded.
+const fn filling(now: Timestamp) -> Occasion {
+    Occasion {
+        at: now,
+        agent: Agent::System,
+        origin: None,
+        recorder: None,
+    }
+}
+
 fn address(n: u32) -> Outcome<EmailAddress> {
     Ok(EmailAddress::parse(&format!("user{n:08}@example.org"))?)
 }
@@ -256,7 +268,7 @@ async fn make_user(store: &dyn Store, n: u32, now: Timestamp) -> Outcome<()> {
         password_hash: None,
         provisional_until: None,
     };
-    match store.create_user(&user, None, None).await? {
+    match store.create_user(&user, None, None, &filling(now)).await? {
         CreateUser::Created => Ok(()),
         other => Err(format!("user {n} was not made: {other:?}").into()),
     }
@@ -287,7 +299,7 @@ async fn make_session(store: &dyn Store, n: u32, version: i64, now: Timestamp) -
         rehash: None,
         letter: None,
     };
-    match store.open_session(&request, now).await? {
+    match store.open_session(&request, &filling(now)).await? {
         OpenSession::Opened { .. } => Ok(()),
         other => Err(format!("session {n} was not opened: {other:?}").into()),
     }

@@ -28,7 +28,7 @@ use super::{
     surface::{Surface, X_REQUEST_ID},
     system_api::not_found,
 };
-use crate::{audit::coming_from, auth::Auth, clock::Stopwatch};
+use crate::{auth::Auth, clock::Stopwatch};
 
 /// Headers of every answer, unless its handler set them itself (ASVS 3.2.1, 3.4, 3.5.8, 14.3.2). What
 /// `default-src` says of plugins is said once more, for browsers and scanners that ask for it by name.
@@ -84,8 +84,8 @@ impl<E: Endpoint> Edge<E> {
             let bytes = body.into_bytes_limit(limit).await?;
             request.set_body(Body::from_bytes(bytes));
         }
-        let origin = Context::of(&request).map_err(Error::from)?.origin(&request);
-        let handled = AssertUnwindSafe(coming_from(origin, self.inner.call(request)))
+        let context = Context::of(&request).map_err(Error::from)?.clone();
+        let handled = AssertUnwindSafe(context.recorded(&self.inner, request))
             .catch_unwind()
             .await;
         let Ok(answered) = handled else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
 use super::{ApiOptions, Context, problem::Problem, surface::Surface};
-use crate::{audit::coming_from, auth::Auth};
+use crate::auth::Auth;
 
 impl Auth {
     /// Lets the handlers of a poem app take [`crate::CurrentUser`], [`super::HasRole`],
@@ -53,16 +53,14 @@ impl<E: Endpoint> Endpoint for Authenticated<E> {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let AuthMiddleware { auth, surface } = &self.layer;
         let context = Context::new(auth, surface, &request);
-        let request_id = Arc::clone(&context.request_id);
-        let origin = context.origin(&request);
-        request.set_data(context);
-        match coming_from(origin, self.inner.call(request)).await {
+        request.set_data(context.clone());
+        match context.recorded(&self.inner, request).await {
             Ok(answer) => Ok(answer.into_response()),
             // Ours are answered here, where the request's id is known; the others are the app's.
             Err(error) => match error.downcast_ref::<Problem>() {
                 Some(problem) => {
                     problem.log();
-                    Ok(problem.render(&request_id))
+                    Ok(problem.render(&context.request_id))
                 }
                 None => Err(error),
             },

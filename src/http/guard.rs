@@ -95,7 +95,9 @@ fn is_websocket(request: &Request) -> bool {
 pub(super) async fn caller_of(request: &Request, method: &Method) -> Result<CurrentUser, Problem> {
     let presented = presented(request, method)?;
     let context = Context::of(request)?;
-    Ok(context.auth.authenticate(presented).await?)
+    let caller = context.auth.authenticate(presented).await?;
+    context.caller.get_or_init(|| caller.actor().agent());
+    Ok(caller)
 }
 
 impl<'a> FromRequest<'a> for CurrentUser {

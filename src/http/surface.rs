@@ -1,11 +1,14 @@
 //! What this API shows to browsers and proxies, and what it believes of them: made once from the
 //! options, asked at every request.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use poem::{
-    Request,
-    http::{HeaderName, HeaderValue},
+    Endpoint, Error, PathPattern, Request,
+    http::{HeaderName, HeaderValue, Method},
 };
 use url::Url;
 
@@ -18,9 +21,10 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    audit::coming_from,
     auth::Auth,
     clock::Timestamp,
-    model::audit::{Details, Origin},
+    model::audit::{Agent, Details, Event, EventKind, Origin},
     sessions::{CurrentUser, Grant},
     tokens::SignedToken,
 };
@@ -117,31 +121,75 @@ pub(super) struct Context {
     pub(super) surface: Arc<Surface>,
     pub(super) request_id: Arc<str>,
     pub(super) client_ip: Option<IpAddr>,
+    /// Who turned out to be asking.
+    pub(super) caller: Arc<OnceLock<Agent>>,
 }
+
+/// What is answered to a caller who is known and may not do what they ask for.
+const REFUSALS: [&str; 4] = [
+    "permission_required",
+    "role_required",
+    "outranked",
+    "reauth_required",
+];
 
 impl Context {
     /// What is known of this request, unless an outer layer has found it out already.
     pub(super) fn new(auth: &Auth, surface: &Arc<Surface>, request: &Request) -> Self {
-        let request_id = match request.data::<Self>() {
-            Some(outer) => Arc::clone(&outer.request_id),
-            None => request_id(auth, surface, request),
+        let (request_id, caller) = match request.data::<Self>() {
+            Some(outer) => (Arc::clone(&outer.request_id), Arc::clone(&outer.caller)),
+            None => (request_id(auth, surface, request), Arc::default()),
         };
         Self {
             auth: auth.clone(),
             surface: Arc::clone(surface),
             request_id,
             client_ip: client_ip(request, &surface.options.trusted_proxies),
+            caller,
         }
     }
 
-    /// Where this request comes from, as the audit trail has it.
-    pub(super) fn origin(&self, request: &Request) -> Origin {
+    fn origin(&self, request: &Request) -> Origin {
         Origin {
             request_id: Some(self.request_id.as_ref().to_owned()),
             details: Details {
                 address: self.client_ip,
                 user_agent: user_agent(request),
             },
+        }
+    }
+
+    /// Handles a request so that the audit trail tells where what is done comes from, and that a caller was
+    /// refused who may not do it (ASVS 16.3.2).
+    pub(super) async fn recorded<E: Endpoint>(
+        &self,
+        inner: &E,
+        request: Request,
+    ) -> poem::Result<E::Output> {
+        let origin = self.origin(&request);
+        let method = request.method().clone();
+        coming_from(origin, async {
+            let answered = inner.call(request).await;
+            if let Err(error) = &answered {
+                self.note_refusal(error, &method).await;
+            }
+            answered
+        })
+        .await
+    }
+
+    async fn note_refusal(&self, error: &Error, method: &Method) {
+        let refused = error.downcast_ref::<Problem>().map(Problem::code);
+        let refused = refused.filter(|code| REFUSALS.contains(code));
+        let (Some(code), Some(caller)) = (refused, self.caller.get()) else {
+            return;
+        };
+        let route = error.data::<PathPattern>();
+        let route = route.map_or("-", |pattern| pattern.0.as_ref());
+        let event = Event::refused(EventKind::PermissionRefused, code);
+        let event = event.with("operation", format!("{method} {route}"));
+        if let Err(error) = self.auth.audit().note(event, *caller).await {
+            tracing::error!(%error, "a refusal was not recorded");
         }
     }
 

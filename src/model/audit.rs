@@ -43,6 +43,15 @@ pub enum Agent {
 }
 
 impl Agent {
+    /// A user who acts in a session of theirs.
+    #[must_use]
+    pub const fn in_session(id: UserId, session: SessionId) -> Self {
+        Self::User {
+            id,
+            session: Some(session),
+        }
+    }
+
     /// As records name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -24,7 +24,7 @@ const LONGEST: Span = Span::days(366);
 const MOST: u32 = 1_000_000;
 
 /// A limit as answered to whoever has reached it, and as README.md lists it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LimitName {
     /// Logins to one account from one known device, or from all unknown ones.
     LoginAccount,

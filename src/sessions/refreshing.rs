@@ -4,7 +4,7 @@ use super::{Sessions, TokenPair};
 use crate::{
     error::{AuthError, AuthResult},
     model::{
-        audit::{Event, EventKind},
+        audit::{Agent, Event, EventKind},
         mail::LetterKind,
         session::{CloseReason, RefreshVerdict, Verdict},
     },
@@ -74,7 +74,7 @@ impl Sessions {
                 }
                 let event = Event::done(EventKind::RefreshRepeated);
                 let event = event.about(user).of_session(session);
-                let by = self.trail.by_user(user, session).agent;
+                let by = Agent::in_session(user, session);
                 self.trail.note(event, by).await?;
                 let retired = AuthError::TokenInvalid("made with a key that has been retired");
                 let again = self.tokens.successor_with(presented, current);

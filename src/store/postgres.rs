@@ -247,6 +247,9 @@ async fn pool(connector: &Arc<Connector>, size: u32, acquire: Duration) -> Store
         .map_err(|e| StoreError::Unavailable(e.to_string()))
 }
 
+/// Rows that were deleted are gone for every reader; when their bytes go is the server's affair (`VACUUM`).
+async fn purge(_: &mut Conn) {}
+
 async fn database_time(conn: &mut Conn) -> StoreResult<Timestamp> {
     let now = diesel::select(diesel::dsl::sql::<diesel::sql_types::Timestamptz>(
         "clock_timestamp()",

@@ -12,7 +12,7 @@ use std::{fs, io, path::Path, time::Duration};
 use async_trait::async_trait;
 use diesel::{connection::SimpleConnection, prelude::*, sqlite::SqliteConnection};
 use diesel_async::{
-    RunQueryDsl,
+    RunQueryDsl, SimpleAsyncConnection,
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8::Pool},
     sync_connection_wrapper::SyncConnectionWrapper,
 };
@@ -144,7 +144,7 @@ impl Opener {
         };
         let setup = format!(
             "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; \
-             PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
+             PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA secure_delete = ON;",
             BUSY.as_millis()
         );
         Ok(Self { url, setup })
@@ -181,6 +181,15 @@ async fn pool(opener: &Opener, size: u32, wait: Duration) -> StoreResult<Pool<Co
         .build(manager)
         .await
         .map_err(|e| StoreError::Unavailable(e.to_string()))
+}
+
+/// Takes what was deleted out of the file: it is overwritten there, but stands in the log beside it until that
+/// starts anew. Whoever still reads an older state keeps it there a little longer.
+async fn purge(conn: &mut Conn) {
+    let emptied = conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
+    if let Err(error) = emptied {
+        tracing::warn!(%error, "the log of the database could not be emptied");
+    }
 }
 
 async fn database_time(conn: &mut Conn) -> StoreResult<Timestamp> {

@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use doorward::{
     clock::Timestamp,
     entropy::SystemEntropy,
-    model::audit::{Agent, Details, Occasion, Origin, Recorder, keys::AuditSecret},
+    model::audit::{Agent, AuditRecord, Details, Occasion, Origin, Recorder, keys::AuditSecret},
+    store::Store,
 };
 
 /// What makes the records of all of them.
@@ -34,4 +35,15 @@ pub fn by(now: Timestamp) -> Occasion {
 /// As [`by`], of somebody in particular.
 pub fn by_agent(agent: Agent, now: Timestamp) -> Occasion {
     Occasion { agent, ..by(now) }
+}
+
+/// What a record tells of its person, as far as their key is there.
+pub async fn revealed(store: &dyn Store, record: &AuditRecord) -> Option<Details> {
+    let details = record.details.as_ref()?;
+    let Some(person) = record.person else {
+        return RECORDER.reveal(record.id, None, details);
+    };
+    let keys = store.audit_keys(&[person]).await.expect("an answer");
+    let (_, key) = keys.first()?;
+    RECORDER.reveal(record.id, Some((person, key)), details)
 }

@@ -622,6 +622,9 @@ impl Store for WatchedStore {
     }
 
     async fn record(&self, events: &[Event], by: &Occasion) -> StoreResult<()> {
+        if self.fails("record") {
+            return Err(StoreError::Unavailable("told to fail".into()));
+        }
         watch!(self.record(events, by))
     }
 

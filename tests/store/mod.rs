@@ -1,6 +1,7 @@
 //! The storage contract: what `src/store/mod.rs` promises, one list of cases for every backend.
 
 mod addresses;
+mod auditing;
 mod by_hand;
 mod changing_users;
 mod codes;

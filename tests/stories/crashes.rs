@@ -1,10 +1,17 @@
-//! Promise 4: what got a 2xx survives `kill -9`, and nothing is half made.
+//! Promise 4: what got a 2xx survives `kill -9`, and nothing is half made: no change without its record in the
+//! audit trail, and no record without its change.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use doorward::{
+    ids::{SessionId, UserId},
+    model::audit::{AuditFilter, AuditRecord},
+    store::{Store, UserFilter},
+};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -58,11 +65,89 @@ async fn work(client: Client, round: usize, n: usize, known: Arc<Mutex<Known>>) 
             .expect("no panic")
             .acknowledged
             .push(email.clone());
-        let Some(status) = send("/v1/auth/login").await else {
-            return;
-        };
-        assert_eq!(status, 200);
+        // The second login ends the session of the first.
+        for _ in 0..2 {
+            let Some(status) = send("/v1/auth/login").await else {
+                return;
+            };
+            assert_eq!(status, 200);
+        }
     }
+}
+
+/// Every record, a page at a time.
+async fn all_records(store: &dyn Store) -> Vec<AuditRecord> {
+    let mut all: Vec<AuditRecord> = Vec::new();
+    loop {
+        let filter = AuditFilter {
+            before: all.last().map(|record| record.id),
+            limit: 1000,
+            ..AuditFilter::default()
+        };
+        let page = store.list_audit(&filter).await.expect("an answer");
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+async fn all_users(store: &dyn Store) -> BTreeSet<UserId> {
+    let mut all = BTreeSet::new();
+    loop {
+        let filter = UserFilter {
+            before: all.first().copied(),
+            limit: 1000,
+            ..UserFilter::default()
+        };
+        let page = store.list_users(&filter).await.expect("an answer");
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page.iter().map(|user| user.id));
+    }
+}
+
+/// Every account and session has the records of what became of it, once, and every record its account or
+/// session (ASVS 16.2.1).
+async fn the_trail_is_as_the_rows_are(store: &dyn Store) {
+    let records = all_records(store).await;
+    let done = |event: &'static str| {
+        let of_kind = records.iter();
+        of_kind.filter(move |record| record.event == event && record.outcome == "done")
+    };
+    let users = all_users(store).await;
+    let made: Vec<UserId> = done("account_created").filter_map(|r| r.subject).collect();
+    assert_eq!(made.len(), users.len(), "one record for each account");
+    assert_eq!(made.into_iter().collect::<BTreeSet<_>>(), users);
+
+    let mut opened: BTreeMap<SessionId, UserId> = BTreeMap::new();
+    for login in done("login") {
+        let (session, user) = (login.session.expect("one"), login.subject.expect("one"));
+        assert_eq!(opened.insert(session, user), None, "recorded once");
+        let owner = store.owner_of_session(session).await.expect("an answer");
+        assert_eq!(owner, Some(user), "a login is recorded that never was");
+    }
+    let mut ended = BTreeSet::new();
+    for end in done("session_ended") {
+        let session = end.session.expect("one");
+        assert!(ended.insert(session), "recorded once");
+        assert!(opened.contains_key(&session), "it was opened");
+    }
+    let mut still_open = BTreeSet::new();
+    for user in users {
+        let open = store.open_sessions_of(user).await.expect("an answer");
+        still_open.extend(open.iter().map(|session| session.id));
+    }
+    for session in opened.keys() {
+        let (is_open, has_ended) = (still_open.contains(session), ended.contains(session));
+        assert_ne!(is_open, has_ended, "{session}");
+    }
+    assert!(
+        still_open
+            .iter()
+            .all(|session| opened.contains_key(session))
+    );
 }
 
 /// ASVS 2.3.3.
@@ -97,6 +182,7 @@ async fn what_was_acknowledged_survives_a_kill(database: Database) {
         for email in &known.in_doubt {
             settle(&client, email).await;
         }
+        the_trail_is_as_the_rows_are(&*database.open().await).await;
     }
     assert!(checked >= ACKNOWLEDGED, "{checked}");
 }

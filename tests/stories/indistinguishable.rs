@@ -228,7 +228,7 @@ async fn unknown_and_known_accounts_are_answered_alike_for_the_same_work(databas
     }
     for (who, answer, work) in &seen {
         assert_eq!(answer, &seen[0].1, "{who}");
-        assert_eq!(work, &(1, 3), "{who}: one scrypt run and three store calls");
+        assert_eq!(work, &(1, 4), "{who}: one scrypt run and four store calls");
     }
 }
 

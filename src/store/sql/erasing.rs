@@ -7,7 +7,7 @@ use super::{
     Conn,
     audit::{self, Log},
     faults::Fault,
-    lock_last_admin, lock_user,
+    lock_last_admin, lock_user, purge,
     roles::admin_roles,
     schema::{kept_addresses, mail_outbox, pending_registrations, users},
     sessions::close_all,
@@ -65,5 +65,9 @@ pub(super) async fn erase(
         audit::forget(tx, &[row]).await?;
         Ok(EraseUser::Erased)
     });
-    Ok(erased?)
+    let erased = erased?;
+    if erased == EraseUser::Erased {
+        purge(conn).await;
+    }
+    Ok(erased)
 }

@@ -27,6 +27,7 @@ use crate::{
     model::{
         audit::{Event, EventKind, Occasion},
         mail::LetterState,
+        session::CloseReason,
         user::Roles,
     },
     store::{Leftover, StoreResult},
@@ -41,7 +42,7 @@ pub(super) async fn sweep(
 ) -> StoreResult<u32> {
     let (before, most) = (DbTime(before), i64::from(most));
     let swept = match what {
-        Leftover::Sessions => sweep_sessions(conn, before, most).await,
+        Leftover::Sessions => return sweep_sessions(conn, before, most, by).await,
         Leftover::OneTimeSecrets => sweep_secrets(conn, before, most).await,
         Leftover::Registrations => sweep_registrations(conn, before, most).await,
         Leftover::KeptAddresses => sweep_kept_addresses(conn, before, most).await,
@@ -54,14 +55,32 @@ pub(super) async fn sweep(
     Ok(u32::try_from(swept).unwrap_or(u32::MAX))
 }
 
-async fn sweep_sessions(conn: &mut Conn, before: DbTime, most: i64) -> QueryResult<usize> {
+/// One that nobody presented after its time was never closed: its end is recorded now.
+async fn sweep_sessions(
+    conn: &mut Conn,
+    before: DbTime,
+    most: i64,
+    by: &Occasion,
+) -> StoreResult<u32> {
     let is_over = sessions::expires_at.lt(before);
-    let chosen = sessions::table.filter(is_over).limit(most);
-    let chosen: Vec<DbId> = chosen.select(sessions::id).load(conn).await?;
-    let chosen = sessions::id.eq_any(chosen);
-    diesel::delete(sessions::table.filter(chosen).filter(is_over))
-        .execute(conn)
-        .await
+    let swept: Result<usize, Fault> = write_tx!(conn, async |tx| {
+        let chosen = sessions::table.filter(is_over).limit(most);
+        let chosen: Vec<DbId> = chosen.select(sessions::id).load(tx).await?;
+        let chosen = sessions::id.eq_any(chosen);
+        let removed: Vec<(DbId, DbId, Option<DbTime>)> =
+            diesel::delete(sessions::table.filter(chosen).filter(is_over))
+                .returning((sessions::id, sessions::user_id, sessions::closed_at))
+                .get_results(tx)
+                .await?;
+        let unclosed = removed.iter().filter(|(.., closed_at)| closed_at.is_none());
+        let ends = unclosed.map(|(id, user, _)| {
+            Event::session_ended(user.0.into(), id.0.into(), CloseReason::Expired)
+        });
+        let ends: Vec<Event> = ends.collect();
+        audit::write(tx, by, &ends).await?;
+        Ok(removed.len())
+    });
+    Ok(u32::try_from(swept?).unwrap_or(u32::MAX))
 }
 
 /// A letter that may be tried again makes its secret anew unless that stands here as spent, so a secret goes
