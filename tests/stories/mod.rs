@@ -2,6 +2,7 @@
 
 mod accounts;
 mod administration;
+mod audit_seals;
 mod concealment;
 mod cookies;
 mod crashes;
