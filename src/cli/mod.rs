@@ -52,7 +52,7 @@ enum Command {
     Serve,
     /// Apply pending migrations of the database
     Migrate(MigrateArgs),
-    /// Remove what is over: sessions, secrets, letters, accounts that were never verified
+    /// Remove what is over: sessions, secrets, letters, accounts that were never verified, old audit records
     Sweep,
     /// Ask the server on this machine whether it is ready
     Healthcheck,

@@ -1,5 +1,7 @@
 //! Rows changed by hand, as an operator with a database shell could.
 
+use std::fmt::Write as _;
+
 use doorward::{
     clock::Timestamp,
     ids::{LetterId, SessionId, UserId},
@@ -213,7 +215,10 @@ impl Value {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a text takes everything");
+        text
+    })
 }
 
 pub(super) fn bson_id(id: Uuid) -> Bson {

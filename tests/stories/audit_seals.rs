@@ -118,13 +118,13 @@ fn placed(record: &AuditRecord, seq: i64) -> AuditRecord {
 async fn every_changed_field_is_found(database: Database) {
     let (app, records) = sealed(database).await;
     let fresh = |r: &AuditRecord| UserId::fresh(r.at, &SystemEntropy);
-    let edits: [&dyn Fn(&mut AuditRecord); 15] = [
+    let edits: [&(dyn Fn(&mut AuditRecord) + Sync); 15] = [
         &|r| r.id = AuditId::fresh(r.at, &SystemEntropy),
         &|r| r.at = r.at.plus(Span::millis(1)),
         &|r| r.event.push('x'),
-        &|r| r.outcome = "refused".to_owned(),
+        &|r| "refused".clone_into(&mut r.outcome),
         &|r| r.reason = Some("an excuse".to_owned()),
-        &|r| r.actor = "operator".to_owned(),
+        &|r| "operator".clone_into(&mut r.actor),
         &|r| r.actor_id = Some(fresh(r)),
         &|r| r.actor_session = Some(SessionId::fresh(r.at, &SystemEntropy)),
         &|r| r.subject = Some(fresh(r)),
@@ -327,7 +327,7 @@ async fn what_is_not_sealed_is_counted(database: Database) {
     let waiting = app.nodes[0].store.unsealed_audit(100).await;
     let waiting = waiting.expect("an answer");
     let mut edited = waiting[0].clone();
-    edited.outcome = "refused".to_owned();
+    "refused".clone_into(&mut edited.outcome);
     app.database.replace_audit(&[&waiting[0]], &[&edited]).await;
     let found = verified(&app, None).await;
     assert!(found.is_whole(), "{found:?}");
@@ -448,7 +448,6 @@ async fn what_goes_on_meanwhile_is_no_break(database: Database) {
         (Some(old.seq + 1), Some(new.seq))
     );
 
-    // The very first seal of all looks like a missing head to whoever looked before it.
     let found = verified(&app, None).await;
     assert!(found.is_whole(), "{found:?}");
     assert!(found.last > Some(new.seq));
