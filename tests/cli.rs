@@ -11,7 +11,10 @@ use doorward::tokens::keys::{KeyFile, KeyRing};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::program::{Done, KEY, Place};
+use crate::{
+    harness::sqlite,
+    program::{Done, KEY, Place},
+};
 
 /// Light hashing, so that a command takes milliseconds.
 const LIGHT: [(&str, &str); 5] = [
@@ -80,6 +83,8 @@ fn exit_code_2_says_that_a_command_was_not_understood() {
         &["key", "new", "--alg", "RS256"],
         &["key", "new", "--sign-after", "soon"],
         &["key", "retire"],
+        &["audit", "verify", "--head", "12"],
+        &["audit", "verify", "--head", "0:AAAA"],
     ] {
         let done = place.run(args, &[]);
         assert_eq!(
@@ -509,11 +514,89 @@ fn what_is_over_is_removed_by_command_as_well() {
     for _ in 0..2 {
         let swept = place.run(&["sweep", "--json"], &LIGHT).json();
         let kinds = swept.as_object().expect("an object");
-        assert_eq!(kinds.len(), 8, "{swept}");
+        assert_eq!(kinds.len(), 9, "{swept}");
         assert!(kinds.values().all(|n| n == 0), "{swept}");
     }
     let words = place.run(&["sweep"], &LIGHT).answer();
     assert!(words.starts_with("sessions 0, letters 0"), "{words}");
+}
+
+/// ASVS 16.4.2.
+#[test]
+fn the_audit_trail_is_sealed_and_verified_by_command() {
+    let place = Place::new();
+    let settings = [&LIGHT[..], &[("DOORWARD__AUDIT__SEAL_EVERY", "0s")]].concat();
+    let run = |args: &[&str]| place.run(args, &settings);
+    let none = run(&["audit", "seal", "--json"]).json();
+    assert_eq!(none, json!({"sealed": 0, "head": null}));
+    assert_eq!(
+        run(&["audit", "verify"]).answer(),
+        "whole: no sealed record\n"
+    );
+    for name in ["ann", "ben", "cid"] {
+        let email = format!("{name}@example.org");
+        create(&place, &["user", "create", "--email", &email]).answer();
+    }
+    assert_eq!(run(&["audit", "verify", "--json"]).json()["unsealed"], 3);
+    let sealed = run(&["audit", "seal", "--json"]).json();
+    assert_eq!(sealed["sealed"], 3);
+    let head = sealed["head"].as_str().expect("a head").to_owned();
+    let again = run(&["audit", "seal"]).answer();
+    assert_eq!(again, format!("sealed 0, head {head}\n"));
+    let words = run(&["audit", "verify", "--head", &head]).answer();
+    assert!(
+        words.starts_with(&format!(
+            "whole: 3 sealed records, places 1 to 3\nhead {head}, sealed 20"
+        )),
+        "{words}"
+    );
+
+    sqlite::execute(
+        &place.path("data/doorward.db"),
+        "DROP TRIGGER audit_events_keep; UPDATE audit_events SET outcome = 'refused' WHERE seq = 2",
+    );
+    let broken = run(&["audit", "verify"]);
+    assert_eq!(broken.code, 1);
+    assert!(broken.out.starts_with("BROKEN: 3 sealed"), "{}", broken.out);
+    assert!(broken.out.contains("\nplace 2, record "), "{}", broken.out);
+    assert_eq!(broken.err, "doorward: the audit trail is broken\n");
+    let broken = run(&[
+        "audit",
+        "verify",
+        "--json",
+        "--head",
+        &head.replace("3:", "4:"),
+    ]);
+    let told: Value = serde_json::from_str(&broken.out).expect("JSON");
+    assert_eq!((broken.code, &told["whole"]), (1, &json!(false)));
+    let flaws = [&told["breaks"][0]["flaw"], &told["breaks"][1]["flaw"]];
+    assert_eq!(flaws, [&json!("wrong_seal"), &json!("known_head_gone")]);
+}
+
+/// The lines by which it is found that an older state of the database was put back.
+///
+/// ASVS 16.4.2.
+#[test]
+fn a_server_logs_the_head_of_its_audit_trail() {
+    let place = Place::new();
+    let every_second = [
+        &LIGHT[..],
+        &[
+            ("DOORWARD__AUDIT__SEAL_EVERY", "1s"),
+            ("DOORWARD__LOG__FORMAT", "json"),
+        ],
+    ]
+    .concat();
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    let mut server = place.serve(&every_second);
+    let line = server.logs("audit trail sealed");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+    let start = line.find("\"head\":\"").expect("a head") + 8;
+    let head = line[start..].split('"').next().expect("a text");
+    place
+        .run(&["audit", "verify", "--head", head], &LIGHT)
+        .answer();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! as one sentence. Exit codes: 0 done, 1 failed, 2 not understood. Passwords come from standard input
 //! only, since arguments can be seen by every user of a machine.
 
+mod audit;
 mod keys;
 mod mail;
 mod roles;
@@ -51,7 +52,7 @@ enum Command {
     Serve,
     /// Apply pending migrations of the database
     Migrate(MigrateArgs),
-    /// Remove what is over: sessions, secrets, letters, accounts that were never verified
+    /// Remove what is over: sessions, secrets, letters, accounts that were never verified, old audit records
     Sweep,
     /// Ask the server on this machine whether it is ready
     Healthcheck,
@@ -78,6 +79,9 @@ enum Command {
     /// Letters
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// The audit trail
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +161,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Admin(command) => users::admin(&settings, command, say).await,
         Command::Session(command) => users::session(&settings, command, say).await,
         Command::Roles(command) => roles::obey(&settings, command, say).await,
+        Command::Audit(command) => audit::obey(&settings, command, say).await,
         Command::Key(_) | Command::Mail(_) => {
             unreachable!("answered above, before settings are needed")
         }

@@ -3,6 +3,7 @@
 mod accounts;
 mod administration;
 mod audit;
+mod audit_seals;
 mod concealment;
 mod cookies;
 mod crashes;
