@@ -4,13 +4,19 @@
 //! the records in the same step as the change. What changes nothing, a refused login for one, is recorded here.
 //! Sealing, reading and telling the story of a session are for the modules below.
 
+mod reading;
 mod settings;
+mod story;
 
 use std::{future::Future, sync::Arc};
 
 use tokio::task_local;
 
-pub use self::settings::AuditPolicy;
+pub use self::{
+    reading::{OwnEvent, ShownDetails, ShownRecord},
+    settings::AuditPolicy,
+    story::{Again, Ending, Fate, Opening, Story},
+};
 use crate::{
     clock::Clock,
     entropy::Entropy,

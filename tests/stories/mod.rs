@@ -2,9 +2,11 @@
 
 mod accounts;
 mod administration;
+mod audit_reading;
 mod concealment;
 mod cookies;
 mod crashes;
+mod erasing;
 mod forward_auth;
 mod hand_edits;
 mod held_moments;
@@ -22,3 +24,4 @@ mod roles;
 mod sessions;
 mod single_login;
 mod sweeping;
+mod why;
