@@ -1,6 +1,8 @@
 //! "Why was I logged out?": each way in which a session ends has its sentence.
 
-use doorward::{clock::Span, ids::SessionId, roles::Actor, sessions::SessionPolicy};
+use doorward::{
+    accounts::AccountPolicy, clock::Span, ids::SessionId, roles::Actor, sessions::SessionPolicy,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -8,6 +10,7 @@ use crate::{
     harness::{
         app::{App, Client, PASSWORD, Setup},
         backend::Database,
+        mailbox::Mailbox,
     },
 };
 
@@ -15,6 +18,8 @@ for_each_store! {
     it_says_who_ended_a_session,
     it_names_the_login_that_took_its_place,
     it_says_what_else_ends_sessions,
+    it_says_what_came_by_letter,
+    it_says_that_the_account_is_gone,
     it_tells_what_happened_while_it_was_open,
     it_guesses_nothing,
 }
@@ -208,6 +213,68 @@ async fn it_says_what_else_ends_sessions(database: Database) {
     let admin = app.log_in("root@example.org").await;
     let sentence = "it had reached the end of its lifetime";
     assert_ended(&admin, &session, "expired", sentence).await;
+}
+
+async fn it_says_what_came_by_letter(database: Database) {
+    let (mailbox, setup) = Mailbox::in_memory(Setup::default());
+    let app = App::with(database, setup).await;
+    app.admin("root@example.org").await;
+    app.register(ANN).await;
+    let verify = json!({"token": mailbox.newest(&app, ANN).await.token()});
+    let verified = app.anonymous().post("/v1/auth/email/verify", verify).await;
+    verified.expect(204);
+    let (_, session) = log_in(&app).await;
+    app.clock.advance(Span::minutes(2));
+    let anonymous = app.anonymous();
+    let body = json!({"email": ANN});
+    anonymous
+        .post("/v1/auth/password/forgot", body)
+        .await
+        .expect(202);
+    let token = mailbox.newest(&app, ANN).await.token();
+    let body = json!({"token": token, "password": "another horse entirely"});
+    let reset = app.anonymous().post("/v1/auth/password/reset", body).await;
+    reset.expect(204);
+    let admin = app.log_in("root@example.org").await;
+    let sentence = "the password was reset by a link or a code from a letter, from 127.0.0.1.";
+    assert_ended(&admin, &session, "password_changed", sentence).await;
+
+    let told = mailbox.newest(&app, ANN).await.token();
+    app.clock.advance(Span::secs(1));
+    let ann = app.anonymous().log_in(ANN, "another horse entirely").await;
+    let session = ann.session_id().await;
+    let body = json!({"token": told});
+    anonymous.post("/v1/auth/not-me", body).await.expect(204);
+    let sentence = "used the link in a notice to say that a change was not theirs";
+    assert_ended(&admin, &session, "revoked", sentence).await;
+}
+
+async fn it_says_that_the_account_is_gone(database: Database) {
+    let accounts = AccountPolicy {
+        require_verified_email: true,
+        unverified_ttl: Span::days(7),
+        ..AccountPolicy::default()
+    };
+    let (_mailbox, strict) = Mailbox::in_memory(Setup {
+        accounts,
+        ..Setup::default()
+    });
+    let mut app = App::with(database, strict).await;
+    let lax = app.add_node(&Setup::default()).await;
+    app.register(ANN).await;
+    let ann = app.anonymous_on(lax).log_in(ANN, PASSWORD).await;
+    let session = ann.session_id().await;
+    app.clock.advance(Span::days(8));
+    let swept = app.nodes[0].auth.sweeper().sweep().await;
+    assert_eq!(swept.expect("an answer").expect("swept").accounts, 1);
+
+    let story = app.nodes[0]
+        .auth
+        .audit()
+        .story(session.parse().expect("an id"));
+    let story = story.await.expect("a story").to_string();
+    let sentence = "the account was removed, since its address was never verified.";
+    assert!(story.ends_with(sentence), "{story}");
 }
 
 async fn it_tells_what_happened_while_it_was_open(database: Database) {
