@@ -4,20 +4,23 @@
 //! the records in the same step as the change. What changes nothing, a refused login for one, is recorded here.
 //! Sealing, reading and telling the story of a session are for the modules below.
 
+mod reading;
 mod retention;
 mod sealing;
 mod settings;
+mod story;
 mod verifying;
 
 use std::{future::Future, sync::Arc};
 
 use tokio::task_local;
-
 use uuid::Uuid;
 
 pub use self::{
+    reading::{OwnEvent, ShownDetails, ShownRecord},
     sealing::Sealing,
     settings::AuditPolicy,
+    story::{Again, Ending, Fate, Opening, Story},
     verifying::{Break, Flaw, Verified},
 };
 use crate::{

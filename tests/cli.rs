@@ -476,9 +476,11 @@ fn migrations_are_listed_applied_and_taken_back() {
         "0003_mail",
         "0004_limits",
         "0005_roles",
-        "0006_sweeping"
+        "0006_sweeping",
+        "0007_audit"
     ]);
     let newest_first = json!([
+        "0007_audit",
         "0006_sweeping",
         "0005_roles",
         "0004_limits",
@@ -501,7 +503,7 @@ fn migrations_are_listed_applied_and_taken_back() {
     assert_eq!(migrate(&[]).json(), json!({"applied": all}));
     assert_eq!(migrate(&[]).json(), json!({"applied": []}));
     assert_eq!(migrate(&["--check"]).json(), json!({"pending": []}));
-    let down = migrate(&["--down", "6"]).json();
+    let down = migrate(&["--down", "7"]).json();
     assert_eq!(down, json!({"reverted": newest_first}));
     assert_eq!(migrate(&["--check"]).code, 1);
 }
@@ -863,4 +865,84 @@ fn token(address: &str) -> String {
     assert_eq!(status, 200, "{body}");
     let body: Value = serde_json::from_str(&body).expect("JSON");
     body["access_token"].as_str().expect("a token").to_owned()
+}
+
+/// ASVS 14.2.1: a token names a session and is not shown again.
+#[test]
+fn the_story_of_a_session_is_told_by_its_id_and_by_its_tokens() {
+    let place = Place::new();
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    let server = place.serve(&LIGHT);
+    let token = token(&server.address);
+    let list = place.run(&["session", "list", "ann@example.org", "--json"], &LIGHT);
+    let session = list.json()["items"][0]["id"]
+        .as_str()
+        .expect("one")
+        .to_owned();
+    place.run(&["session", "revoke", &session], &LIGHT).answer();
+
+    let by_id = place
+        .run(&["session", "why", &session, "--json"], &LIGHT)
+        .json();
+    assert_eq!(
+        (&by_id["state"], &by_id["ended"]["actor"]),
+        (&json!("ended"), &json!("operator"))
+    );
+    let by_token = place
+        .run(&["session", "why", &token, "--json"], &LIGHT)
+        .json();
+    assert_eq!(by_token, by_id);
+    let typed = place.run_with_input(&["session", "why", "-"], &LIGHT, &format!("{token}\n"));
+    let words = typed.answer();
+    assert!(
+        words.contains("it was revoked by an operator, on the command line."),
+        "{words}"
+    );
+    assert!(!words.contains(&token));
+
+    // Of another server's making.
+    let (message, _) = token.rsplit_once('.').expect("a token");
+    let forged = format!("{message}.AAAA");
+    for named in [forged.as_str(), "dwr_AAAA", "ann@example.org"] {
+        let refusal = place.run(&["session", "why", named], &LIGHT).refusal();
+        assert_eq!(
+            refusal,
+            "neither the id of a session nor a token that was made with these keys"
+        );
+    }
+}
+
+#[test]
+fn persons_are_exported_and_erased() {
+    let place = Place::new();
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    let data = place
+        .run(&["user", "export", "ann@example.org"], &LIGHT)
+        .json();
+    assert_eq!(data["user"]["email"], "ann@example.org");
+    assert_eq!(data["sessions"], json!([]));
+    let actors = data["events"].as_array().expect("events").iter();
+    let actors: Vec<_> = actors
+        .map(|event| (&event["event"], &event["actor"]))
+        .collect();
+    assert_eq!(
+        actors,
+        [
+            (&json!("account_exported"), &json!("operator")),
+            (&json!("account_created"), &json!("operator"))
+        ]
+    );
+
+    let unsure = place.run(&["user", "erase", "ann@example.org"], &LIGHT);
+    assert_eq!(unsure.code, 2, "{}", unsure.err);
+    place
+        .run(&["user", "show", "ann@example.org"], &LIGHT)
+        .answer();
+    let erase = ["user", "erase", "ann@example.org", "--yes", "--json"];
+    let erased = place.run(&erase, &LIGHT).json();
+    assert_eq!(erased, json!({"erased": data["user"]["id"]}));
+    let gone = place
+        .run(&["user", "show", "ann@example.org"], &LIGHT)
+        .refusal();
+    assert_eq!(gone, "there is no user `ann@example.org`");
 }

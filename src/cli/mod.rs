@@ -8,6 +8,8 @@ mod audit;
 mod keys;
 mod mail;
 mod roles;
+mod sessions;
+mod shown;
 mod system;
 mod users;
 
@@ -69,7 +71,7 @@ enum Command {
     Admin(users::AdminCommand),
     /// Sessions
     #[command(subcommand)]
-    Session(users::SessionCommand),
+    Session(sessions::SessionCommand),
     /// Keys that sign access tokens
     #[command(subcommand)]
     Key(keys::KeyCommand),
@@ -159,7 +161,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Config(_) => system::check(&settings, say),
         Command::User(command) => users::user(&settings, command, say).await,
         Command::Admin(command) => users::admin(&settings, command, say).await,
-        Command::Session(command) => users::session(&settings, command, say).await,
+        Command::Session(command) => sessions::session(&settings, command, say).await,
         Command::Roles(command) => roles::obey(&settings, command, say).await,
         Command::Audit(command) => audit::obey(&settings, command, say).await,
         Command::Key(_) | Command::Mail(_) => {
