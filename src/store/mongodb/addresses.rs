@@ -11,7 +11,7 @@ use mongodb::{
 };
 
 use super::{
-    MongoStore,
+    MongoStore, audit,
     documents::{USERS, time_bson, user_key},
     outbox::store_letter,
     owners::{Moving, still_there},
@@ -24,6 +24,7 @@ use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::NewLetter,
         token::{Proof, Purpose},
         user::User,
@@ -34,14 +35,14 @@ use crate::{
 /// Notes that a user's address is verified.
 pub(super) struct VerifyAddress {
     pub(super) proof: Proof,
-    pub(super) now: Timestamp,
+    pub(super) by: Occasion,
 }
 
 /// Gives a user the address that a secret was mailed to.
 pub(super) struct ChangeAddress {
     pub(super) proof: Proof,
     pub(super) notice: Option<NewLetter>,
-    pub(super) now: Timestamp,
+    pub(super) by: Occasion,
 }
 
 /// Changes fields of a user; the user as it is then.
@@ -75,20 +76,23 @@ impl Transaction for VerifyAddress {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<Option<User>>, Stopped> {
+        let now = self.by.at;
         let spending = Spending {
             proof: &self.proof,
             by_link: &[Purpose::VerifyEmail],
             by_code: Some(Purpose::VerifyEmail),
-            now: self.now,
+            now,
         };
         let owner = match spend(store, session, &spending).await? {
             Verdict::Good(spent) => spent.owner.user,
             refused => return Ok(refused.refusal(None)),
         };
-        let verified_at = owner.email_verified_at.unwrap_or(self.now);
+        let verified_at = owner.email_verified_at.unwrap_or(now);
         let fields =
             doc! { "email_verified_at": time_bson(verified_at), "provisional_until": null };
-        let user = change(store, session, owner.id, fields, self.now).await?;
+        let user = change(store, session, owner.id, fields, now).await?;
+        let verified = Event::done(EventKind::EmailVerified).about(owner.id);
+        audit::write(store, session, &self.by, &[verified]).await?;
         Ok(Step::Commit(Some(user)))
     }
 }
@@ -102,11 +106,12 @@ impl Transaction for ChangeAddress {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<ChangeEmail>, Stopped> {
+        let now = self.by.at;
         let spending = Spending {
             proof: &self.proof,
             by_link: &[Purpose::ChangeEmail],
             by_code: Some(Purpose::ChangeEmail),
-            now: self.now,
+            now,
         };
         let spent = match spend(store, session, &spending).await? {
             Verdict::Good(spent) => spent,
@@ -121,7 +126,7 @@ impl Transaction for ChangeAddress {
             was_verified: old.email_verified_at.is_some(),
             new: &new,
             notice: self.notice.as_ref(),
-            now: self.now,
+            now,
         };
         if !moving.rename(store, session).await? {
             return Ok(Step::Abort(ChangeEmail::Taken));
@@ -129,14 +134,16 @@ impl Transaction for ChangeAddress {
         let fields = doc! {
             "email": new.as_str(),
             "email_canonical": new.canonical(),
-            "email_verified_at": time_bson(self.now),
+            "email_verified_at": time_bson(now),
             "provisional_until": null,
         };
-        let user = change(store, session, old.id, fields, self.now).await?;
+        let user = change(store, session, old.id, fields, now).await?;
         // They were mailed to the old address.
         let to_old = [Purpose::VerifyEmail, Purpose::ResetPassword];
-        void_secrets(store, session, old.id, &to_old, None, self.now).await?;
+        void_secrets(store, session, old.id, &to_old, None, now).await?;
         store_letter(store, session, moving.farewell().as_ref()).await?;
+        let changed = Event::done(EventKind::EmailChanged).about(old.id);
+        audit::write(store, session, &self.by, &[changed]).await?;
         Ok(Step::Commit(ChangeEmail::Changed(Box::new(user))))
     }
 }

@@ -15,7 +15,7 @@ use mongodb::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::MongoStore;
+use super::{MongoStore, transaction::Lanes};
 use crate::{
     setting::BadSetting,
     store::{StoreError, settings::MongoSettings},
@@ -56,6 +56,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
         operation_timeout: limit,
         linearizable: settings.linearizable,
         turns: Arc::new(Semaphore::new(turns)),
+        lanes: Arc::new(Lanes::new()),
     };
     let database = store.database.clone();
     let hello = store

@@ -13,20 +13,20 @@ use mongodb::{
 
 use super::{
     MongoStore,
+    audit::Log,
     documents::{USERS, time_bson, user_key},
     outbox::{drop_waiting, store_letter},
     owners::has_address,
-    rows::{Row, owned_text, read_sessions, time},
+    rows::{Row, owned_text, read_ended, read_sessions, time},
     secrets::{Spending, Verdict, judge, spend, void_secrets},
-    sessions::{
-        closed_count, closing_count, is_open_but, is_open_one, sessions_where, with_closed,
-    },
+    sessions::{ending, is_open_but, is_open_one, sessions_where, with_closed},
     transaction::{Step, Stopped, Transaction},
 };
 use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::{NewLetter, Voiding},
         session::CloseReason,
         token::{Proof, Purpose},
@@ -44,7 +44,7 @@ pub(super) struct ReplacePassword {
     pub(super) credential_version: i64,
     pub(super) keep: Option<SessionId>,
     pub(super) letter: Option<NewLetter>,
-    pub(super) now: Timestamp,
+    pub(super) by: Occasion,
 }
 
 /// Spends a one-time secret for setting a password.
@@ -54,7 +54,7 @@ pub(super) struct RedeemSecret {
     pub(super) proof: Proof,
     pub(super) hash: PasswordHash,
     pub(super) letter: Option<NewLetter>,
-    pub(super) now: Timestamp,
+    pub(super) by: Occasion,
 }
 
 /// Says whose password a one-time secret would set; writes nothing but that a wrong code was tried.
@@ -69,7 +69,9 @@ struct Change<'a> {
     keep: Option<SessionId>,
     /// Whether it was shown on the way that the user's address is theirs.
     verifies: bool,
-    now: Timestamp,
+    /// What it is in the audit trail.
+    event: EventKind,
+    by: &'a Occasion,
 }
 
 /// What setting a password found.
@@ -92,7 +94,7 @@ async fn set_password(
 ) -> Result<Option<Changed>, Stopped> {
     let mut active = doc! { "_id": user_key(id), "deactivated_at": null };
     active.extend(condition);
-    let mut projection = closing_count(change.keep);
+    let mut projection = ending(change.keep, CloseReason::PasswordChanged);
     projection.insert("email_canonical", 1);
     if let Some(keep) = change.keep {
         projection.insert("sessions", sessions_where(is_open_one("$$s", keep)));
@@ -102,21 +104,26 @@ async fn set_password(
         .find_one_and_update(active, setting(change))
         .return_document(ReturnDocument::Before)
         .projection(projection)
-        .session(session)
+        .session(&mut *session)
         .await?;
     let Some(before) = before else {
         return Ok(None);
     };
+    let ended = read_ended(&before, id)?;
+    let mut log = Log::new(change.by);
+    log.add(Event::done(change.event).about(id));
+    log.add_ends(id, &ended);
+    log.write(store, session).await?;
     let authenticated_at = match change.keep {
         Some(_) => read_sessions(&before, id)?
             .first()
             .map(|(id, kept)| Row::session(kept, *id).required("authenticated_at", time))
             .transpose()?
-            .map(|earlier| earlier.max(change.now)),
+            .map(|earlier| earlier.max(change.by.at)),
         None => None,
     };
     Ok(Some(Changed {
-        closed: closed_count(&before, id)?,
+        closed: ended.len() as u64,
         authenticated_at,
         address: Row::user(&before, id).required("email_canonical", owned_text)?,
     }))
@@ -124,7 +131,7 @@ async fn set_password(
 
 /// The update that sets a password.
 fn setting(change: &Change<'_>) -> Vec<Document> {
-    let (keep, now) = (change.keep, change.now);
+    let (keep, now) = (change.keep, change.by.at);
     let mut fields = doc! {
         "password_hash": { "$literal": change.hash.expose() },
         "credential_version": { "$add": ["$credential_version", 1] },
@@ -170,16 +177,17 @@ impl ReplacePassword {
             hash: &self.hash,
             keep: self.keep,
             verifies: false,
-            now: self.now,
+            event: EventKind::PasswordChanged,
+            by: &self.by,
         };
         let changed = set_password(store, session, self.id, expected, &change).await?;
         let Some(changed) = changed else {
             return Ok(None);
         };
-        let voiding = Voiding::PasswordChanged;
-        void_secrets(store, session, self.id, voiding.purposes(), None, self.now).await?;
+        let (voiding, now) = (Voiding::PasswordChanged, self.by.at);
+        void_secrets(store, session, self.id, voiding.purposes(), None, now).await?;
         let theirs = (self.id, &[changed.address.as_str()][..]);
-        drop_waiting(store, session, theirs, voiding, None, self.now).await?;
+        drop_waiting(store, session, theirs, voiding, None, now).await?;
         let letter = self.letter.clone().map(|letter| letter.about(self.id));
         store_letter(store, session, letter.as_ref()).await?;
         Ok(Some(SetPassword::Changed {
@@ -192,6 +200,10 @@ impl ReplacePassword {
 #[async_trait]
 impl Transaction for ReplacePassword {
     type Outcome = SetPassword;
+
+    fn user(&self) -> Option<UserId> {
+        Some(self.id)
+    }
 
     async fn run(
         &self,
@@ -256,7 +268,8 @@ impl Transaction for RedeemSecret {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<Redeem>, Stopped> {
-        let spending = JudgeProof::spending(&self.proof, self.now);
+        let now = self.by.at;
+        let spending = JudgeProof::spending(&self.proof, now);
         let spent = match spend(store, session, &spending).await? {
             Verdict::Good(spent) => spent,
             refused => return Ok(refused.refusal(Redeem::Refused)),
@@ -268,16 +281,17 @@ impl Transaction for RedeemSecret {
             hash: &self.hash,
             keep: None,
             verifies: mailed_to.is_some_and(|address| has_address(&owner, address)),
-            now: self.now,
+            event: EventKind::PasswordReset,
+            by: &self.by,
         };
         let changed = set_password(store, session, owner.id, Document::new(), &change).await?;
         if changed.is_none() {
             return Ok(Step::Abort(Redeem::Refused));
         }
         let voiding = Voiding::PasswordReset;
-        void_secrets(store, session, owner.id, voiding.purposes(), None, self.now).await?;
+        void_secrets(store, session, owner.id, voiding.purposes(), None, now).await?;
         let theirs = (owner.id, &[owner.email.canonical()][..]);
-        drop_waiting(store, session, theirs, voiding, None, self.now).await?;
+        drop_waiting(store, session, theirs, voiding, None, now).await?;
         // A first password is no news.
         let letter = self.letter.clone().filter(|_| had_password);
         let letter = letter.map(|letter| letter.about(owner.id).to(&owner.email));

@@ -9,22 +9,25 @@ use async_trait::async_trait;
 use mongodb::{
     ClientSession,
     bson::{Bson, Document, doc},
+    options::ReturnDocument,
 };
 
 use super::{
     MongoStore,
+    audit::Log,
     documents::{USERS, email_key, time_bson, user_key},
     outbox::{drop_waiting, store_letter},
-    owners::{Renaming, has_address, is_free, rename},
+    owners::{Renaming, has_address, is_free, rename, still_there},
+    rows::read_ended,
     secrets::{Spending, Verdict, spend, void_secrets},
-    sessions::{is_open_but, with_closed},
+    sessions::{ending, is_open_but, with_closed},
     transaction::{Step, Stopped, Transaction},
 };
 use crate::{
-    clock::Timestamp,
     email::EmailAddress,
     ids::UserId,
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::{NewLetter, Voiding},
         session::CloseReason,
         token::{Proof, Purpose, SecretHash},
@@ -38,7 +41,7 @@ pub(super) struct Disown {
     pub(super) proof: Proof,
     pub(super) reset: Option<NewLetter>,
     pub(super) notice: Option<NewLetter>,
-    pub(super) now: Timestamp,
+    pub(super) by: Occasion,
 }
 
 /// What becomes of the address that the notice went to.
@@ -65,13 +68,13 @@ impl Disown {
         link: &SecretHash,
         reset: Option<&NewLetter>,
         notice: Option<&NewLetter>,
-        now: Timestamp,
+        by: &Occasion,
     ) -> Self {
         Self {
             proof: Proof::Link(*link),
             reset: reset.cloned(),
             notice: notice.cloned(),
-            now,
+            by: by.clone(),
         }
     }
 
@@ -86,7 +89,7 @@ impl Disown {
         let Some(address) = address.filter(|address| !has_address(user, address)) else {
             return Ok(WayBack::Unneeded);
         };
-        if !is_free(store, session, user.id, &address, self.now).await? {
+        if !is_free(store, session, user.id, &address, self.by.at).await? {
             return Ok(WayBack::Taken);
         }
         let renaming = Renaming {
@@ -94,7 +97,7 @@ impl Disown {
             old: Some(email_key(&user.email)),
             new: Some(email_key(&address)),
             kept_until: None,
-            now: self.now,
+            now: self.by.at,
         };
         if rename(store, session, &renaming).await? {
             Ok(WayBack::Restored(address))
@@ -132,13 +135,13 @@ impl Disown {
         let mut fields = doc! {
             "password_hash": null,
             "credential_version": { "$add": ["$credential_version", 1] },
-            "updated_at": { "$max": ["$updated_at", time_bson(self.now)] },
-            "sessions": with_closed(is_open_but(None), CloseReason::Revoked.as_str(), self.now),
+            "updated_at": { "$max": ["$updated_at", time_bson(self.by.at)] },
+            "sessions": with_closed(is_open_but(None), CloseReason::Revoked.as_str(), self.by.at),
         };
         if let Some(address) = restored {
             fields.insert("email", doc! { "$literal": address.as_str() });
             fields.insert("email_canonical", doc! { "$literal": address.canonical() });
-            fields.insert("email_verified_at", time_bson(self.now));
+            fields.insert("email_verified_at", time_bson(self.by.at));
             fields.insert("provisional_until", Bson::Null);
         }
         vec![doc! { "$set": fields }]
@@ -158,7 +161,7 @@ impl Transaction for Disown {
             proof: &self.proof,
             by_link: &[Purpose::NotMe],
             by_code: None,
-            now: self.now,
+            now: self.by.at,
         };
         let spent = match spend(store, session, &spending).await? {
             Verdict::Good(spent) => spent,
@@ -168,18 +171,25 @@ impl Transaction for Disown {
         let way_back = self.take_back(store, session, &user, spent.address);
         let way_back = way_back.await?;
         let restored = way_back.restored();
-        store
+        let before = store
             .collection(USERS)
-            .update_one(doc! { "_id": user_key(user.id) }, self.update(restored))
+            .find_one_and_update(doc! { "_id": user_key(user.id) }, self.update(restored))
+            .return_document(ReturnDocument::Before)
+            .projection(ending(None, CloseReason::Revoked))
             .session(&mut *session)
             .await?;
+        let before = still_there(before, user.id)?;
+        let mut log = Log::new(&self.by);
+        log.add(Event::done(EventKind::AccountReclaimed).about(user.id));
+        log.add_ends(user.id, &read_ended(&before, user.id)?);
+        log.write(store, session).await?;
         let (voiding, since) = (Voiding::Disowned, Some(spent.created_at));
         let purposes = voiding.purposes();
-        void_secrets(store, session, user.id, purposes, since, self.now).await?;
+        void_secrets(store, session, user.id, purposes, since, self.by.at).await?;
         let address = restored.unwrap_or(&user.email);
         let addresses = [user.email.canonical(), address.canonical()];
         let theirs = (user.id, &addresses[..]);
-        drop_waiting(store, session, theirs, voiding, since, self.now).await?;
+        drop_waiting(store, session, theirs, voiding, since, self.by.at).await?;
         self.tell(store, session, &user, &way_back).await?;
         Ok(Step::Commit(Some(user.id)))
     }

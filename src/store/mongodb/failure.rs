@@ -13,7 +13,7 @@ use mongodb::error::{
 use crate::store::StoreError;
 
 /// A key that must be unique is there already.
-const DUPLICATE_KEY: i32 = 11000;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// `maxTimeMS` is over.
 pub(super) const MAX_TIME_EXPIRED: i32 = 50;
 

@@ -4,21 +4,25 @@
 //! with the same rule as a condition and a pipeline, when it is written: so those who draw at once need not
 //! try again, and one who is refused has written nothing. Both collections forget by a TTL index.
 
+use async_trait::async_trait;
 use mongodb::{
+    ClientSession,
     bson::{Bson, Document, RawDocument, doc},
     error::Error,
 };
 
 use super::{
-    MongoStore,
+    MongoStore, audit,
     documents::{hash_bson, time_bson, user_key},
     failure::is_duplicate,
     rows::{Row, count, id, time},
+    transaction::{Step, Stopped, Transaction},
 };
 use crate::{
     clock::Timestamp,
     ids::UserId,
     model::{
+        audit::{Event, EventKind, Occasion},
         device::NewDevice,
         quota::{Counter, Draw, FailureRule, Quota},
         token::SecretHash,
@@ -125,6 +129,32 @@ fn counter_document(draw: &Draw, counter: &Counter) -> Document {
     document
 }
 
+/// Forgets what was counted for an account.
+pub(super) struct ClearAccount {
+    pub(super) account: SecretHash,
+    pub(super) whose: UserId,
+    pub(super) by: Occasion,
+}
+
+#[async_trait]
+impl Transaction for ClearAccount {
+    type Outcome = ();
+
+    async fn run(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<()>, Stopped> {
+        let theirs = doc! { "account_hash": hash_bson(&self.account) };
+        let counters = store.collection(RATE_LIMITS);
+        let clear = counters.delete_many(theirs);
+        clear.session(&mut *session).await?;
+        let unlocked = Event::done(EventKind::AccountUnlocked).about(self.whose);
+        audit::write(store, session, &self.by, &[unlocked]).await?;
+        Ok(Step::Commit(()))
+    }
+}
+
 impl MongoStore {
     pub(super) async fn draw(&self, draw: &Draw, now: Timestamp) -> StoreResult<Take> {
         for _ in 0..TRIES {
@@ -173,11 +203,6 @@ impl MongoStore {
         let keys: Vec<_> = keys.iter().map(hash_bson).collect();
         self.delete_limits(RATE_LIMITS, doc! { "_id": { "$in": keys } })
             .await
-    }
-
-    pub(super) async fn delete_counters_of(&self, account: &SecretHash) -> StoreResult<()> {
-        let theirs = doc! { "account_hash": hash_bson(account) };
-        self.delete_limits(RATE_LIMITS, theirs).await
     }
 
     async fn delete_limits(&self, name: &str, which: Document) -> StoreResult<()> {

@@ -1,17 +1,19 @@
 //! MongoDB: one document per user with its sessions embedded.
 //!
-//! Opening, closing and deactivating are each one conditional update of one document, which the server
-//! applies one after the other; only what spans documents (names, one-time secrets, letters that go
-//! with a change, the last administrator) is a transaction. Writes wait for a majority with its journal, reads go to the
+//! Opening, closing and deactivating are each one conditional update of one document, made in a transaction with
+//! its audit records; what spans documents (names, one-time secrets, letters that go with a change, the last
+//! administrator) is one as well. Writes wait for a majority with its journal, reads go to the
 //! primary and see only what a majority has. `documents` decides what is stored, `migrate` makes the
 //! collections and indexes.
 
 mod addresses;
+mod audit;
 mod codes;
 mod connect;
 mod credentials;
 mod disowning;
 mod documents;
+mod erasing;
 mod failure;
 mod limits;
 mod migrate;
@@ -28,6 +30,7 @@ mod secrets;
 mod sessions;
 mod standing;
 mod sweeping;
+mod trail;
 mod transaction;
 mod users;
 
@@ -39,18 +42,27 @@ use mongodb::{
     bson::{RawDocumentBuf, doc},
     error::Error,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use self::{
     addresses::{ChangeAddress, VerifyAddress},
     credentials::{JudgeProof, RedeemSecret, ReplacePassword},
     disowning::Disown,
+    erasing::Erase,
     failure::{store_error, too_slow},
+    limits::ClearAccount,
+    opening::Opening,
+    outbox::{AddLetter, ChangeByHand},
     preparing::Prepare,
     registrations::{AddRegistration, Confirm},
-    transaction::transact,
-    users::CreateUserWithNames,
+    sessions::{CloseAll, CloseOne, Renew},
+    standing::{ChangeUser, Standing},
+    transaction::{Lanes, transact},
+    users::{CreateUserWithNames, PatchUser},
 };
 use crate::{
     clock::{Span, Timestamp},
@@ -91,6 +103,7 @@ pub struct MongoStore {
     linearizable: bool,
     /// As many as there are connections: see [`Self::at_work`].
     turns: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
 }
 
 impl MongoStore {
@@ -127,13 +140,27 @@ impl MongoStore {
         &self,
         work: impl Future<Output = StoreResult<T>> + Send + 'static,
     ) -> StoreResult<T> {
+        self.at_work_in(None, work).await
+    }
+
+    /// As [`Self::at_work`], one after the other with all others in the same lane. Who waits there does not
+    /// take a turn away from anybody.
+    async fn at_work_in<T: Send + 'static>(
+        &self,
+        lane: Option<Arc<Mutex<()>>>,
+        work: impl Future<Output = StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
         let turns = Arc::clone(&self.turns);
         let longest = self.operation_timeout.max(LONGEST_WORK);
         let answered = timeout(self.operation_timeout, async move {
+            let alone = match lane {
+                Some(lane) => Some(lane.lock_owned().await),
+                None => None,
+            };
             let turn = turns.acquire_owned().await;
             tokio::spawn(async move {
                 let answer = timeout(longest, work).await;
-                drop(turn);
+                drop((alone, turn));
                 answer.unwrap_or_else(|_| Err(too_slow(longest)))
             })
             .await
@@ -182,7 +209,7 @@ impl Store for MongoStore {
         letter: Option<&NewLetter>,
         by: &Occasion,
     ) -> StoreResult<CreateUser> {
-        transact(self, CreateUserWithNames::new(user, link, letter)).await
+        transact(self, CreateUserWithNames::new(user, link, letter, by)).await
     }
 
     async fn user(&self, id: UserId) -> StoreResult<Option<User>> {
@@ -210,7 +237,15 @@ impl Store for MongoStore {
         idle: IdleRule,
         by: &Occasion,
     ) -> StoreResult<UpdateUser> {
-        self.patch_user(id, patch, notice, limit, idle, by.at).await
+        let work = PatchUser {
+            id,
+            patch: patch.clone(),
+            notice: notice.cloned(),
+            limit,
+            idle,
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn set_roles(
@@ -220,7 +255,7 @@ impl Store for MongoStore {
         fixed: &FixedRoles,
         by: &Occasion,
     ) -> StoreResult<ChangeStanding> {
-        self.replace_roles(id, roles, fixed, by.at).await
+        transact(self, ChangeUser::to_roles(id, roles, fixed, by)).await
     }
 
     async fn deactivate_user(
@@ -230,11 +265,25 @@ impl Store for MongoStore {
         fixed: &FixedRoles,
         by: &Occasion,
     ) -> StoreResult<ChangeStanding> {
-        self.deactivate(id, credential_version, fixed, by.at).await
+        let work = ChangeUser {
+            id,
+            credential_version,
+            to: Standing::Deactivated,
+            guarded: Some(fixed.clone()),
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn activate_user(&self, id: UserId, by: &Occasion) -> StoreResult<ChangeStanding> {
-        self.activate(id, by.at).await
+        let work = ChangeUser {
+            id,
+            credential_version: None,
+            to: Standing::Active,
+            guarded: None,
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn list_roles(&self) -> StoreResult<Vec<StoredRole>> {
@@ -251,7 +300,7 @@ impl Store for MongoStore {
         fixed: &FixedRoles,
         by: &Occasion,
     ) -> StoreResult<PutRole> {
-        self.replace_role(role, fixed, by.at).await
+        self.replace_role(role, fixed, by).await
     }
 
     async fn delete_role(
@@ -260,7 +309,7 @@ impl Store for MongoStore {
         fixed: &FixedRoles,
         by: &Occasion,
     ) -> StoreResult<DeleteRole> {
-        self.remove_role(name, fixed).await
+        self.remove_role(name, fixed, by).await
     }
 
     async fn set_password(
@@ -278,7 +327,7 @@ impl Store for MongoStore {
             credential_version,
             keep,
             letter: letter.cloned(),
-            now: by.at,
+            by: by.clone(),
         };
         transact(self, work).await
     }
@@ -299,14 +348,15 @@ impl Store for MongoStore {
             proof: proof.clone(),
             hash: hash.clone(),
             letter: letter.cloned(),
-            now: by.at,
+            by: by.clone(),
         };
         transact(self, work).await
     }
 
     async fn verify_email(&self, proof: &Proof, by: &Occasion) -> StoreResult<Option<User>> {
         let proof = proof.clone();
-        transact(self, VerifyAddress { proof, now: by.at }).await
+        let by = by.clone();
+        transact(self, VerifyAddress { proof, by }).await
     }
 
     async fn change_email(
@@ -318,7 +368,7 @@ impl Store for MongoStore {
         let work = ChangeAddress {
             proof: proof.clone(),
             notice: notice.cloned(),
-            now: by.at,
+            by: by.clone(),
         };
         transact(self, work).await
     }
@@ -330,7 +380,7 @@ impl Store for MongoStore {
         notice: Option<&NewLetter>,
         by: &Occasion,
     ) -> StoreResult<Option<UserId>> {
-        transact(self, Disown::new(link, reset, notice, by.at)).await
+        transact(self, Disown::new(link, reset, notice, by)).await
     }
 
     async fn add_registration(
@@ -342,6 +392,7 @@ impl Store for MongoStore {
         let work = AddRegistration {
             registration: registration.clone(),
             letter: letter.clone(),
+            by: by.clone(),
         };
         transact(self, work).await
     }
@@ -365,7 +416,7 @@ impl Store for MongoStore {
             proof: proof.clone(),
             expected,
             user,
-            now: by.at,
+            by: by.clone(),
         };
         transact(self, work).await
     }
@@ -380,7 +431,12 @@ impl Store for MongoStore {
         quiet_since: Timestamp,
         by: &Occasion,
     ) -> StoreResult<bool> {
-        self.add_letter_unless_quiet(letter, quiet_since).await
+        let work = AddLetter {
+            letter: letter.clone(),
+            quiet_since,
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn claim_letters(
@@ -420,11 +476,13 @@ impl Store for MongoStore {
     }
 
     async fn retry_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter> {
-        self.retry(id, by.at).await
+        let (drops, by) = (false, by.clone());
+        transact(self, ChangeByHand { id, drops, by }).await
     }
 
     async fn drop_letter(&self, id: LetterId, by: &Occasion) -> StoreResult<ChangeLetter> {
-        self.drop_by_hand(id, by.at).await
+        let (drops, by) = (true, by.clone());
+        transact(self, ChangeByHand { id, drops, by }).await
     }
 
     async fn open_session(
@@ -432,7 +490,7 @@ impl Store for MongoStore {
         request: &OpenSessionRequest,
         by: &Occasion,
     ) -> StoreResult<OpenSession> {
-        self.open(request, by.at).await
+        transact(self, Opening::new(request, by)).await
     }
 
     async fn live_sessions(
@@ -454,8 +512,15 @@ impl Store for MongoStore {
         unseen_since: Option<Timestamp>,
         by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        self.close_one(Some(user), session, reason, unseen_since, by.at)
-            .await
+        let work = CloseOne {
+            user: Some(user),
+            session,
+            reason,
+            unseen_since,
+            letter: None,
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn close_reused_session(
@@ -465,7 +530,15 @@ impl Store for MongoStore {
         letter: Option<&NewLetter>,
         by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        self.close_reused(user, session, letter, by.at).await
+        let work = CloseOne {
+            user: Some(user),
+            session,
+            reason: CloseReason::RefreshReused,
+            unseen_since: None,
+            letter: letter.cloned(),
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn owner_of_session(&self, session: SessionId) -> StoreResult<Option<UserId>> {
@@ -478,7 +551,15 @@ impl Store for MongoStore {
         reason: CloseReason,
         by: &Occasion,
     ) -> StoreResult<CloseSession> {
-        self.close_one(None, session, reason, None, by.at).await
+        let work = CloseOne {
+            user: None,
+            session,
+            reason,
+            unseen_since: None,
+            letter: None,
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn close_sessions(
@@ -488,7 +569,13 @@ impl Store for MongoStore {
         reason: CloseReason,
         by: &Occasion,
     ) -> StoreResult<Option<u64>> {
-        self.close_all(user, keep, reason, by.at).await
+        let work = CloseAll {
+            user,
+            keep,
+            reason,
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn renew_authentication(
@@ -498,7 +585,13 @@ impl Store for MongoStore {
         known: Timestamp,
         by: &Occasion,
     ) -> StoreResult<Option<Timestamp>> {
-        self.renew(user, session, known, by.at).await
+        let work = Renew {
+            user,
+            session,
+            known,
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn rotate_refresh(
@@ -537,7 +630,7 @@ impl Store for MongoStore {
         most: u32,
         by: &Occasion,
     ) -> StoreResult<u32> {
-        self.sweep_some(what, before, most).await
+        self.sweep_some(what, before, most, by).await
     }
 
     async fn take_lease(
@@ -564,7 +657,12 @@ impl Store for MongoStore {
         whose: UserId,
         by: &Occasion,
     ) -> StoreResult<()> {
-        self.delete_counters_of(account).await
+        let work = ClearAccount {
+            account: *account,
+            whose,
+            by: by.clone(),
+        };
+        transact(self, work).await
     }
 
     async fn add_device(&self, device: &NewDevice, most: u32) -> StoreResult<()> {
@@ -592,39 +690,54 @@ impl Store for MongoStore {
         self.delete_devices_of(user).await
     }
 
-    async fn erase_user(&self, _: UserId, _: &FixedRoles, _: &Occasion) -> StoreResult<EraseUser> {
-        Err(StoreError::Driver("soon".into()))
+    async fn erase_user(
+        &self,
+        id: UserId,
+        fixed: &FixedRoles,
+        by: &Occasion,
+    ) -> StoreResult<EraseUser> {
+        let (fixed, by) = (fixed.clone(), by.clone());
+        transact(self, Erase { id, fixed, by }).await
     }
-    async fn record(&self, _: &[Event], _: &Occasion) -> StoreResult<()> {
-        Ok(())
+
+    async fn record(&self, events: &[Event], by: &Occasion) -> StoreResult<()> {
+        self.record_events(events, by).await
     }
-    async fn list_audit(&self, _: &AuditFilter) -> StoreResult<Vec<AuditRecord>> {
-        Err(StoreError::Driver("soon".into()))
+
+    async fn list_audit(&self, filter: &AuditFilter) -> StoreResult<Vec<AuditRecord>> {
+        self.read_trail(filter).await
     }
-    async fn unsealed_audit(&self, _: u32) -> StoreResult<Vec<AuditRecord>> {
-        Err(StoreError::Driver("soon".into()))
+
+    async fn unsealed_audit(&self, most: u32) -> StoreResult<Vec<AuditRecord>> {
+        self.read_unsealed(most).await
     }
+
     async fn count_unsealed_audit(&self) -> StoreResult<u64> {
-        Err(StoreError::Driver("soon".into()))
+        self.count_unsealed().await
     }
+
     async fn seal_audit(
         &self,
-        _: &[(AuditId, Sealed)],
-        _: Option<&Mark>,
-        _: &Mark,
+        sealed: &[(AuditId, Sealed)],
+        known: Option<&Mark>,
+        head: &Mark,
     ) -> StoreResult<bool> {
-        Err(StoreError::Driver("soon".into()))
+        self.seal_records(sealed, known, head).await
     }
-    async fn sealed_audit(&self, _: i64, _: u32) -> StoreResult<Vec<AuditRecord>> {
-        Err(StoreError::Driver("soon".into()))
+
+    async fn sealed_audit(&self, after: i64, most: u32) -> StoreResult<Vec<AuditRecord>> {
+        self.read_sealed(after, most).await
     }
-    async fn audit_mark(&self, _: MarkName) -> StoreResult<Option<Mark>> {
-        Err(StoreError::Driver("soon".into()))
+
+    async fn audit_mark(&self, name: MarkName) -> StoreResult<Option<Mark>> {
+        self.read_mark(name).await
     }
-    async fn cut_audit(&self, _: &Mark, _: u32) -> StoreResult<u32> {
-        Err(StoreError::Driver("soon".into()))
+
+    async fn cut_audit(&self, checkpoint: &Mark, most: u32) -> StoreResult<u32> {
+        self.cut_records(checkpoint, most).await
     }
-    async fn audit_keys(&self, _: &[UserId]) -> StoreResult<Vec<(UserId, WrappedKey)>> {
-        Err(StoreError::Driver("soon".into()))
+
+    async fn audit_keys(&self, persons: &[UserId]) -> StoreResult<Vec<(UserId, WrappedKey)>> {
+        self.read_keys(persons).await
     }
 }

@@ -1,30 +1,29 @@
 //! Opening sessions.
 //!
 //! Decides the update of a user's document that opens one: who may, what is closed for it and what is
-//! refused. With a letter that tells of it, the same update is made in a transaction with the letter.
-
-use std::sync::Arc;
+//! refused. Its records and a letter that tells of it are written in the same transaction.
 
 use async_trait::async_trait;
 use mongodb::{
-    ClientSession, Collection,
-    action::FindOneAndUpdate,
-    bson::{Document, RawDocumentBuf, doc},
+    ClientSession,
+    bson::{Document, RawBsonRef, RawDocument, doc},
     options::ReturnDocument,
 };
 
 use super::{
     MongoStore,
-    documents::{USERS, opened_session, session_document, session_key, user_key},
+    audit::Log,
+    documents::{USERS, opened_session, session_document, user_key},
     outbox::store_letter,
-    rows::{Row, count, id, list, time, whole},
-    sessions::{closed, is_open, overdue, sessions_where},
-    transaction::{Step, Stopped, Transaction, transact},
+    rows::{Ended, Row, count, ended, list, time, whole},
+    sessions::{closed, is_open, named, overdue, sessions_where, surplus},
+    transaction::{Step, Stopped, Transaction},
 };
 use crate::{
     clock::Timestamp,
-    ids::SessionId,
+    ids::UserId,
     model::{
+        audit::{Event, Occasion},
         session::{CloseReason, Session},
         user::{MOST_SESSIONS, OnLimit},
     },
@@ -34,14 +33,12 @@ use crate::{
 /// How many closed sessions a user's document keeps, so that their clients hear why they ended.
 const CLOSED_KEPT: i32 = 20;
 
-/// The update that opens a session: a pipeline, so that all of it is decided by the server on the
-/// document as it is when its turn comes. Sixty-four logins at once are sixty-four such updates in a
-/// row, each of which sees the session of the one before and ends it.
+/// What a login finds out about a user's document, as an expression: whether it may, what is over, and which
+/// of the rest are too many beside it.
 ///
-/// Values from outside stand in `$literal`, or a `$` in a device name would be read as a path.
-fn opening(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> Vec<Document> {
-    let (is_overdue, overdue_reason) = overdue(request.idle, now);
-    let overdue = sessions_where(doc! { "$and": [is_open("$$s"), &is_overdue] });
+/// The update decides by it, and the projection of the document before the update tells what it decided.
+fn judged(request: &OpenSessionRequest, now: Timestamp) -> Document {
+    let (is_overdue, _) = overdue(request.idle, now);
     let facts = doc! {
         "may": { "$and": [
             { "$eq": [{ "$ifNull": ["$deactivated_at", null] }, null] },
@@ -59,25 +56,34 @@ fn opening(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> V
             { "$ifNull": ["$on_session_limit", request.limit.on_limit.as_str()] },
             OnLimit::Reject.as_str(),
         ] },
-        // The array is in the order of opening, so its first sessions are the oldest.
-        "ended": { "$concatArrays": [
-            sessions_where(doc! { "$not": is_open("$$s") }),
-            closed(overdue, overdue_reason, now),
-        ] },
-        "live": sessions_where(doc! { "$and": [is_open("$$s"), { "$not": is_overdue }] }),
+        "overdue": sessions_where(doc! { "$and": [is_open("$$s"), &is_overdue] }),
+        "open": sessions_where(doc! { "$and": [is_open("$$s"), { "$not": is_overdue }] }),
     };
-    let surplus = doc! { "$max": [0, { "$subtract": [
-        { "$add": [{ "$size": "$opening.live" }, 1] },
-        "$opening.max",
-    ] }] };
-    let opens = doc! { "$and": [
-        "$opening.may",
-        { "$or": ["$opening.evicts", { "$eq": ["$opening.surplus", 0] }] },
-    ] };
+    let one_less = doc! { "$subtract": ["$$max", 1] };
+    let judged = doc! {
+        "may": "$$may",
+        "opens": { "$and": [
+            "$$may",
+            { "$or": ["$$evicts", { "$eq": [{ "$size": "$$surplus" }, 0] }] },
+        ] },
+        "overdue": "$$overdue",
+        "open": "$$open",
+        "surplus": "$$surplus",
+    };
+    doc! { "$let": { "vars": facts, "in": { "$let": {
+        "vars": { "surplus": surplus("$$open", one_less) },
+        "in": judged,
+    } } } }
+}
+
+/// The update that opens a session: a pipeline, so that all of it is decided by the server on the
+/// document as it is when its turn comes. Sixty-four logins at once are sixty-four such updates in a
+/// row, each of which sees the session of the one before and ends it.
+///
+/// Values from outside stand in `$literal`, or a `$` in a device name would be read as a path.
+fn opening(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> Vec<Document> {
     vec![
-        doc! { "$set": { "opening": facts } },
-        doc! { "$set": { "opening.surplus": surplus } },
-        doc! { "$set": { "opening.opens": opens } },
+        doc! { "$set": { "opening": judged(request, now) } },
         doc! { "$set": opened(request, session, now) },
         doc! { "$unset": "opening" },
     ]
@@ -85,32 +91,28 @@ fn opening(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> V
 
 /// The fields that [`opening`] sets, by what it found out.
 fn opened(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> Document {
-    let surplus = doc! { "$slice": ["$opening.live", "$opening.surplus"] };
+    let (_, overdue_reason) = overdue(request.idle, now);
     let rest = doc! { "$slice": [
-        "$opening.live",
-        { "$subtract": ["$opening.surplus", { "$size": "$opening.live" }] },
+        "$opening.open",
+        { "$subtract": [{ "$size": "$opening.surplus" }, { "$size": "$opening.open" }] },
     ] };
+    let over = doc! { "$concatArrays": [
+        sessions_where(doc! { "$not": is_open("$$s") }),
+        closed("$opening.overdue", overdue_reason, now),
+    ] };
+    let replaced = closed("$opening.surplus", CloseReason::Replaced.as_str(), now);
     let kept = |ended: Document| doc! { "$slice": [ended, -CLOSED_KEPT] };
-    let ended_now = doc! { "$concatArrays": [
-        "$opening.ended",
-        closed(surplus.clone(), CloseReason::Replaced.as_str(), now),
-    ] };
-    // The new session says which ones it replaced: that is how the caller learns it, and it stays
-    // true when those are long gone.
-    let new = doc! { "$mergeObjects": [
-        { "$literal": session_document(session, request.session.refresh) },
-        { "replaced": { "$map": { "input": surplus, "as": "s", "in": "$$s.id" } } },
-    ] };
-    let refused = doc! { "$slice": ["$opening.ended", -CLOSED_KEPT] };
+    let ended = doc! { "$concatArrays": [over.clone(), replaced] };
+    let new = doc! { "$literal": session_document(session, request.session.refresh) };
     let mut fields = doc! { "sessions": { "$switch": {
         "branches": [
             {
                 "case": "$opening.opens",
-                "then": { "$concatArrays": [kept(ended_now), rest, [new]] },
+                "then": { "$concatArrays": [kept(ended), rest, [new]] },
             },
             {
                 "case": "$opening.may",
-                "then": { "$concatArrays": [refused, "$opening.live"] },
+                "then": { "$concatArrays": [kept(over), "$opening.open"] },
             },
         ],
         "default": "$sessions",
@@ -128,66 +130,127 @@ fn opened(request: &OpenSessionRequest, session: &Session, now: Timestamp) -> Do
     fields
 }
 
-/// A login: the session that it opens, and the update that decides whether.
-struct Opening {
+/// A projection of the document before the update: what [`judged`] finds out about it, and why nobody may.
+fn decision(request: &OpenSessionRequest, now: Timestamp) -> Document {
+    let (_, overdue_reason) = overdue(request.idle, now);
+    doc! {
+        "deactivated_at": 1,
+        "credential_version": 1,
+        "opening": { "$let": {
+            "vars": { "judged": judged(request, now) },
+            "in": {
+                "opens": "$$judged.opens",
+                "open": { "$size": "$$judged.open" },
+                "overdue": named("$$judged.overdue", overdue_reason),
+                "surplus": named("$$judged.surplus", CloseReason::Replaced.as_str()),
+            },
+        } },
+    }
+}
+
+/// A login: the session that it opens, and what it is decided by.
+pub(super) struct Opening {
     request: OpenSessionRequest,
     session: Session,
-    update: Vec<Document>,
+    by: Occasion,
+}
+
+/// What the update decided.
+enum Decision {
+    Opened {
+        overdue: Vec<Ended>,
+        replaced: Vec<Ended>,
+    },
+    Refused {
+        overdue: Vec<Ended>,
+        open: u32,
+    },
+    NotActive,
+    CredentialsChanged,
 }
 
 impl Opening {
-    fn new(request: &OpenSessionRequest, now: Timestamp) -> Self {
-        let session = opened_session(&request.session, now);
+    pub(super) fn new(request: &OpenSessionRequest, by: &Occasion) -> Self {
         Self {
             request: request.clone(),
-            update: opening(request, &session, now),
-            session,
+            session: opened_session(&request.session, by.at),
+            by: by.clone(),
         }
     }
 
-    /// The document as this very update leaves it: what is read from it was decided.
-    fn apply<'a>(
+    fn decided(&self, before: &RawDocument) -> StoreResult<Decision> {
+        let user = Row::user(before, self.session.user_id);
+        if user.optional("deactivated_at", time)?.is_some() {
+            return Ok(Decision::NotActive);
+        }
+        if user.required("credential_version", whole)? != self.request.credential_version {
+            return Ok(Decision::CredentialsChanged);
+        }
+        let opening = user.required("opening", RawBsonRef::as_document)?;
+        let opening = Row::user(opening, self.session.user_id);
+        let overdue = opening.required("overdue", list(ended))?;
+        if opening.required("opens", RawBsonRef::as_bool)? {
+            let replaced = opening.required("surplus", list(ended))?;
+            return Ok(Decision::Opened { overdue, replaced });
+        }
+        let open = opening.required("open", count)?;
+        Ok(Decision::Refused { overdue, open })
+    }
+
+    /// Records a refused login: whoever it was has not shown that they may.
+    async fn refuse(
         &self,
-        users: &'a Collection<RawDocumentBuf>,
-    ) -> FindOneAndUpdate<'a, RawDocumentBuf> {
-        let is_new = doc! { "$eq": ["$$s.id", session_key(self.session.id)] };
-        let user = doc! { "_id": user_key(self.session.user_id) };
-        users
-            .find_one_and_update(user, self.update.clone())
-            .return_document(ReturnDocument::After)
-            .projection(doc! {
-                "deactivated_at": 1,
-                "credential_version": 1,
-                "new": sessions_where(is_new),
-                "open": { "$size": sessions_where(is_open("$$s")) },
-            })
+        store: &MongoStore,
+        session: &mut ClientSession,
+        reason: &'static str,
+        overdue: &[Ended],
+    ) -> Result<(), Stopped> {
+        let nobody = self.by.by_nobody();
+        let user = self.session.user_id;
+        let mut log = Log::new(&nobody);
+        log.add_ends(user, overdue);
+        log.add(Event::login_refused(Some(user), reason));
+        log.write(store, session).await
     }
 
-    fn outcome(&self, after: Option<&RawDocumentBuf>) -> StoreResult<OpenSession> {
-        let Some(after) = after else {
-            return Ok(OpenSession::Gone);
-        };
-        let row = Row::user(after, self.session.user_id);
-        let evicted = row.required("new", |value| {
-            let new = value.as_array()?.into_iter().next();
-            let Some(new) = new else { return Some(None) };
-            let replaced = new.ok()?.as_document()?.get("replaced").ok()??;
-            list(id)(replaced).map(Some)
-        })?;
-        if let Some(evicted) = evicted {
-            return Ok(OpenSession::Opened {
-                session: self.session.clone(),
-                evicted: evicted.into_iter().map(SessionId::from).collect(),
-            });
-        }
-        if row.optional("deactivated_at", time)?.is_some() {
-            return Ok(OpenSession::NotActive);
-        }
-        if row.required("credential_version", whole)? != self.request.credential_version {
-            return Ok(OpenSession::CredentialsChanged);
-        }
-        let open = row.required("open", count)?;
-        Ok(OpenSession::Refused { open })
+    async fn record(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+        decision: Decision,
+    ) -> Result<OpenSession, Stopped> {
+        Ok(match decision {
+            Decision::NotActive => {
+                let reason = "account_deactivated";
+                self.refuse(store, session, reason, &[]).await?;
+                OpenSession::NotActive
+            }
+            Decision::CredentialsChanged => {
+                let reason = "credentials_changed";
+                self.refuse(store, session, reason, &[]).await?;
+                OpenSession::CredentialsChanged
+            }
+            Decision::Refused { overdue, open } => {
+                let reason = "session_limit";
+                self.refuse(store, session, reason, &overdue).await?;
+                OpenSession::Refused { open }
+            }
+            Decision::Opened { overdue, replaced } => {
+                let user = self.session.user_id;
+                let mut log = Log::new(&self.by);
+                log.add_ends(user, &overdue);
+                log.add_ends(user, &replaced);
+                log.add(Event::login(&self.request.session));
+                log.write(store, session).await?;
+                let letter = self.request.letter.clone();
+                let letter = letter.map(|letter| letter.about(user));
+                store_letter(store, session, letter.as_ref()).await?;
+                OpenSession::Opened {
+                    session: self.session.clone(),
+                    evicted: replaced.into_iter().map(|(id, _)| id).collect(),
+                }
+            }
+        })
     }
 }
 
@@ -195,39 +258,31 @@ impl Opening {
 impl Transaction for Opening {
     type Outcome = OpenSession;
 
+    fn user(&self) -> Option<UserId> {
+        Some(self.session.user_id)
+    }
+
     async fn run(
         &self,
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<OpenSession>, Stopped> {
-        let users = store.collection(USERS);
-        let after = self.apply(&users).session(&mut *session).await?;
-        let outcome = self.outcome(after.as_ref())?;
-        if let OpenSession::Opened { session: new, .. } = &outcome {
-            let letter = self.request.letter.clone();
-            let letter = letter.map(|letter| letter.about(new.user_id));
-            store_letter(store, session, letter.as_ref()).await?;
-        }
+        let (request, now) = (&self.request, self.by.at);
+        let before = store
+            .collection(USERS)
+            .find_one_and_update(
+                doc! { "_id": user_key(self.session.user_id) },
+                opening(request, &self.session, now),
+            )
+            .return_document(ReturnDocument::Before)
+            .projection(decision(request, now))
+            .session(&mut *session)
+            .await?;
+        let Some(before) = before else {
+            return Ok(Step::Commit(OpenSession::Gone));
+        };
+        let decision = self.decided(&before)?;
         // A refused login closes what is overdue all the same.
-        Ok(Step::Commit(outcome))
-    }
-}
-
-impl MongoStore {
-    pub(super) async fn open(
-        &self,
-        request: &OpenSessionRequest,
-        now: Timestamp,
-    ) -> StoreResult<OpenSession> {
-        let opening = Opening::new(request, now);
-        if request.letter.is_some() {
-            return transact(self, opening).await;
-        }
-        let (users, limit) = (self.collection(USERS), self.operation_timeout);
-        let opening = Arc::new(opening);
-        let own = Arc::clone(&opening);
-        let update = async move { own.apply(&users).max_time(limit).await };
-        let after = self.bounded(update).await?;
-        opening.outcome(after.as_ref())
+        Ok(Step::Commit(self.record(store, session, decision).await?))
     }
 }

@@ -1,27 +1,29 @@
 //! Letters: the collection `mail_outbox`.
 //!
 //! Decides what a letter looks like there and how workers share it out: claiming, settling, retrying and
-//! dropping are each one conditional update of one document. Whom a letter is for, and the secret in it,
+//! dropping are each one conditional update of one document, the latter two with a record. Whom a letter is for, and the secret in it,
 //! are decided in `preparing`.
 
+use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawDocument, doc},
     options::ReturnDocument,
 };
 
 use super::{
-    MongoStore,
+    MongoStore, audit,
     documents::{id_bson, time_bson, user_key},
     owners::insert,
     rows::{Row, count, email, id, owned_text, text, time, whole},
-    transaction::Stopped,
+    transaction::{Step, Stopped, Transaction},
 };
 use crate::{
     clock::{Span, Timestamp},
     email::EmailAddress,
     ids::{LetterId, UserId},
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::{Letter, LetterKind, LetterState, NewLetter, Settlement, Voiding},
         token::Purpose,
     },
@@ -197,34 +199,120 @@ fn in_flight(now: Timestamp) -> Document {
     }
 }
 
-impl MongoStore {
-    pub(super) async fn add_letter_unless_quiet(
+/// Stores a letter, unless there was one of its kind lately.
+pub(super) struct AddLetter {
+    pub(super) letter: NewLetter,
+    pub(super) quiet_since: Timestamp,
+    pub(super) by: Occasion,
+}
+
+#[async_trait]
+impl Transaction for AddLetter {
+    type Outcome = bool;
+
+    async fn run(
         &self,
-        letter: &NewLetter,
-        quiet_since: Timestamp,
-    ) -> StoreResult<bool> {
-        let letters = self.collection(MAIL_OUTBOX);
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<bool>, Stopped> {
+        let letter = &self.letter;
         if let Some(to) = &letter.to {
             let mut lately = doc! {
                 "recipient_canonical": to.canonical(),
                 "kind": letter.kind.as_str(),
-                "created_at": { "$gt": time_bson(quiet_since) },
+                "created_at": { "$gt": time_bson(self.quiet_since) },
             };
             if let Some(user) = letter.user_id {
                 lately.insert("user_id", user_key(user));
                 lately.insert("credential_version", letter.credential_version);
             }
-            if self.is_any_letter(lately).await? {
-                return Ok(false);
+            let letters = store.collection(MAIL_OUTBOX);
+            let find = letters.find_one(lately).projection(doc! { "_id": 1 });
+            if find.session(&mut *session).await?.is_some() {
+                return Ok(Step::Commit(false));
             }
         }
-        let letters = letters.clone_with_type::<Document>();
-        let document = letter_document(letter);
-        self.bounded(async move { letters.insert_one(document).await })
-            .await?;
-        Ok(true)
+        store_letter(store, session, Some(letter)).await?;
+        let requested = Event::letter_requested(letter.kind, letter.user_id);
+        audit::write(store, session, &self.by, &[requested]).await?;
+        Ok(Step::Commit(true))
+    }
+}
+
+/// Makes a letter due or gives it up, if it is neither settled for good nor being sent.
+pub(super) struct ChangeByHand {
+    pub(super) id: LetterId,
+    /// Given up; otherwise due.
+    pub(super) drops: bool,
+    pub(super) by: Occasion,
+}
+
+impl ChangeByHand {
+    /// The states that a letter cannot be changed in.
+    const fn settled(&self) -> &[LetterState] {
+        if self.drops {
+            &[LetterState::Sent]
+        } else {
+            &[LetterState::Sent, LetterState::Dropped]
+        }
     }
 
+    fn update(&self) -> Document {
+        if self.drops {
+            return dropped(BY_ADMINISTRATOR, self.by.at);
+        }
+        doc! { "$set": {
+            "state": LetterState::Waiting.as_str(),
+            "due_at": time_bson(self.by.at),
+            "leased_until": null,
+            "last_error": null,
+            "settled_at": null,
+        } }
+    }
+}
+
+#[async_trait]
+impl Transaction for ChangeByHand {
+    type Outcome = ChangeLetter;
+
+    async fn run(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<ChangeLetter>, Stopped> {
+        let states: Vec<_> = self.settled().iter().map(|state| state.as_str()).collect();
+        let over = doc! { "state": { "$in": states } };
+        let changeable = doc! { "_id": letter_key(self.id), "$nor": [over, in_flight(self.by.at)] };
+        let letters = store.collection(MAIL_OUTBOX);
+        let changed = letters
+            .find_one_and_update(changeable, self.update())
+            .return_document(ReturnDocument::After)
+            .session(&mut *session)
+            .await?;
+        if let Some(document) = changed {
+            let letter = read_letter(&document)?;
+            let kind = if self.drops {
+                EventKind::LetterDropped
+            } else {
+                EventKind::LetterRetried
+            };
+            let event = Event::letter_changed(kind, self.id, letter.new.user_id);
+            audit::write(store, session, &self.by, &[event]).await?;
+            return Ok(Step::Commit(ChangeLetter::Changed(Box::new(letter))));
+        }
+        let found = letters.find_one(doc! { "_id": letter_key(self.id) });
+        let found = found.session(session).await?;
+        let found = found.map(|document| read_letter(&document)).transpose()?;
+        Ok(Step::Commit(match found.map(|letter| letter.state) {
+            None => ChangeLetter::Unknown,
+            Some(LetterState::Sent) => ChangeLetter::AlreadySent,
+            Some(LetterState::Dropped) => ChangeLetter::AlreadyDropped,
+            Some(_) => ChangeLetter::InFlight,
+        }))
+    }
+}
+
+impl MongoStore {
     async fn is_any_letter(&self, condition: Document) -> StoreResult<bool> {
         let (letters, limit) = (self.collection(MAIL_OUTBOX), self.operation_timeout);
         let find = async move {
@@ -329,59 +417,5 @@ impl MongoStore {
             .read_one(MAIL_OUTBOX, letter_key(id), Document::new())
             .await?;
         found.map(|document| read_letter(&document)).transpose()
-    }
-
-    pub(super) async fn retry(&self, id: LetterId, now: Timestamp) -> StoreResult<ChangeLetter> {
-        let again = doc! { "$set": {
-            "state": LetterState::Waiting.as_str(),
-            "due_at": time_bson(now),
-            "leased_until": null,
-            "last_error": null,
-            "settled_at": null,
-        } };
-        let settled = [LetterState::Sent, LetterState::Dropped];
-        self.change_letter(id, &settled, again, now).await
-    }
-
-    pub(super) async fn drop_by_hand(
-        &self,
-        id: LetterId,
-        now: Timestamp,
-    ) -> StoreResult<ChangeLetter> {
-        let drop = dropped(BY_ADMINISTRATOR, now);
-        self.change_letter(id, &[LetterState::Sent], drop, now)
-            .await
-    }
-
-    /// Changes a letter that is neither `settled` nor being sent. What kept an update from being made may be
-    /// over when it is looked for: then it was being sent a moment ago.
-    async fn change_letter(
-        &self,
-        id: LetterId,
-        settled: &[LetterState],
-        update: Document,
-        now: Timestamp,
-    ) -> StoreResult<ChangeLetter> {
-        let states: Vec<_> = settled.iter().map(|state| state.as_str()).collect();
-        let over = doc! { "state": { "$in": states } };
-        let changeable = doc! { "_id": letter_key(id), "$nor": [over, in_flight(now)] };
-        let (letters, limit) = (self.collection(MAIL_OUTBOX), self.operation_timeout);
-        let change = async move {
-            letters
-                .find_one_and_update(changeable, update)
-                .return_document(ReturnDocument::After)
-                .max_time(limit)
-                .await
-        };
-        let changed: Option<RawDocumentBuf> = self.bounded(change).await?;
-        if let Some(document) = changed {
-            return Ok(ChangeLetter::Changed(Box::new(read_letter(&document)?)));
-        }
-        Ok(match self.read_one_letter(id).await? {
-            None => ChangeLetter::Unknown,
-            Some(letter) if !settled.contains(&letter.state) => ChangeLetter::InFlight,
-            Some(letter) if letter.state == LetterState::Dropped => ChangeLetter::AlreadyDropped,
-            Some(_) => ChangeLetter::AlreadySent,
-        })
     }
 }

@@ -44,6 +44,14 @@ pub(super) fn user_fields() -> Document {
     doc! { "password_hash": 0, "sessions": 0 }
 }
 
+/// The same fields by name, for a projection that also computes some.
+pub(super) fn public_fields() -> Document {
+    doc! {
+        "email": 1, "email_verified_at": 1, "username": 1, "attributes": 1, "roles": 1,
+        "deactivated_at": 1, "max_sessions": 1, "on_session_limit": 1, "created_at": 1, "updated_at": 1,
+    }
+}
+
 impl MongoStore {
     /// Reads one document by its `_id`.
     pub(super) async fn read_one(
@@ -278,11 +286,10 @@ fn filtered_sessions(condition: &Document) -> Document {
 /// What the hot read needs of a user and of the sessions asked for.
 pub(super) fn view_fields(wanted: &[(UserId, SessionId)]) -> Document {
     let ids: Vec<Bson> = wanted.iter().map(|(_, id)| session_key(*id)).collect();
-    doc! {
-        "email": 1, "email_verified_at": 1, "username": 1, "attributes": 1, "roles": 1,
-        "deactivated_at": 1, "max_sessions": 1, "on_session_limit": 1, "created_at": 1, "updated_at": 1,
-        "sessions": filtered_sessions(&doc! { "$in": ["$$s.id", ids] }),
-    }
+    let mut fields = public_fields();
+    let wanted = doc! { "$in": ["$$s.id", ids] };
+    fields.insert("sessions", filtered_sessions(&wanted));
+    fields
 }
 
 fn listed(filter: &UserFilter) -> Document {

@@ -11,7 +11,7 @@ use mongodb::{
 };
 
 use super::{
-    MongoStore,
+    MongoStore, audit,
     codes::{Code, is_remembered},
     documents::{attributes_bson, hash_bson, id_bson, time_bson},
     outbox::store_letter,
@@ -27,6 +27,7 @@ use crate::{
     ids::{RegistrationId, UserId},
     model::{
         account::{NewRegistration, WaitingRegistration},
+        audit::{Event, EventKind, Occasion},
         mail::NewLetter,
         token::{CodeOwner, Proof, Purpose},
         user::{Attributes, NewUser, PasswordHash, Roles, SessionLimitOverride, User, UserStatus},
@@ -43,6 +44,7 @@ pub(super) const PENDING_REGISTRATIONS: &str = "pending_registrations";
 pub(super) struct AddRegistration {
     pub(super) registration: NewRegistration,
     pub(super) letter: NewLetter,
+    pub(super) by: Occasion,
 }
 
 #[async_trait]
@@ -57,6 +59,8 @@ impl Transaction for AddRegistration {
         let document = registration_document(&self.registration);
         insert(store, session, PENDING_REGISTRATIONS, &document).await?;
         store_letter(store, session, Some(&self.letter)).await?;
+        let requested = Event::done(EventKind::RegistrationRequested);
+        audit::write(store, session, &self.by, &[requested]).await?;
         Ok(Step::Commit(()))
     }
 }
@@ -261,7 +265,7 @@ pub(super) struct Confirm {
     pub(super) proof: Proof,
     pub(super) expected: Option<RegistrationId>,
     pub(super) user: UserId,
-    pub(super) now: Timestamp,
+    pub(super) by: Occasion,
 }
 
 impl Confirm {
@@ -271,7 +275,7 @@ impl Confirm {
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Verdict<Registration>, Stopped> {
-        let Some(condition) = shown_by(&self.proof, self.now) else {
+        let Some(condition) = shown_by(&self.proof, self.by.at) else {
             return Ok(Verdict::Refused);
         };
         let Some(found) = find_registration(store, session, condition).await? else {
@@ -279,13 +283,13 @@ impl Confirm {
         };
         let is_expected = self.expected == Some(found.id);
         let is_link = matches!(self.proof, Proof::Link(_));
-        if is_expected && (is_link || found.code.accepts(&self.proof, self.now)) {
+        if is_expected && (is_link || found.code.accepts(&self.proof, self.by.at)) {
             return Ok(Verdict::Good(found));
         }
         if is_link || !found.code.may_be_tried() {
             return Ok(Verdict::Refused);
         }
-        let counted = found.code.one_try_more(self.now);
+        let counted = found.code.one_try_more(self.by.at);
         found.change(store, session, counted).await?;
         Ok(Verdict::Counted)
     }
@@ -304,8 +308,8 @@ impl Transaction for Confirm {
             Verdict::Good(registration) => registration,
             refused => return Ok(refused.refusal(ConfirmRegistration::Refused)),
         };
-        let account = registration.account(self.user, self.now);
-        let create = CreateUserWithNames::new(&account, None, None);
+        let account = registration.account(self.user, self.by.at);
+        let create = CreateUserWithNames::new(&account, None, None, &self.by);
         let (Step::Commit(created) | Step::Abort(created)) = create.run(store, session).await?;
         let refused = match created {
             CreateUser::Created => None,

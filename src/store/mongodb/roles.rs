@@ -12,15 +12,15 @@ use mongodb::{
 };
 
 use super::{
-    MongoStore,
+    MongoStore, audit,
     documents::{GUARDS, ROLES, USERS, time_bson, user_key},
     rows::{list, text, time},
     transaction::{Step, Stopped, Transaction, transact},
 };
 use crate::{
-    clock::Timestamp,
     ids::UserId,
     model::{
+        audit::{Event, Occasion},
         role::{AdminRoles, FixedRoles, Permissions, RoleDefinition, StoredRole},
         user::Roles,
     },
@@ -31,7 +31,7 @@ use crate::{
 struct Put {
     role: RoleDefinition,
     fixed: FixedRoles,
-    now: Timestamp,
+    by: Occasion,
 }
 
 #[async_trait]
@@ -52,20 +52,22 @@ impl Transaction for Put {
         }
         let put = vec![doc! { "$set": {
             "permissions": { "$literal": self.role.permissions.to_vec() },
-            "updated_at": { "$max": ["$updated_at", time_bson(self.now)] },
+            "updated_at": { "$max": ["$updated_at", time_bson(self.by.at)] },
         } }];
         let after = store
             .collection(ROLES)
             .find_one_and_update(doc! { "_id": name }, put)
             .upsert(true)
             .return_document(ReturnDocument::After)
-            .session(session)
+            .session(&mut *session)
             .await?;
         let after = after.map(|document| read_role(&document)).transpose()?;
         let stored = after.unwrap_or_else(|| StoredRole {
             role: self.role.clone(),
-            updated_at: self.now,
+            updated_at: self.by.at,
         });
+        let event = Event::role_stored(&self.role);
+        audit::write(store, session, &self.by, &[event]).await?;
         Ok(Step::Commit(PutRole::Stored(stored)))
     }
 }
@@ -74,6 +76,7 @@ impl Transaction for Put {
 struct Delete {
     name: String,
     fixed: FixedRoles,
+    by: Occasion,
 }
 
 #[async_trait]
@@ -91,10 +94,12 @@ impl Transaction for Delete {
         }
         let roles = store.collection(ROLES);
         let deleted = roles.delete_one(doc! { "_id": &self.name });
-        Ok(match deleted.session(session).await?.deleted_count {
-            0 => Step::Abort(DeleteRole::Unknown),
-            _ => Step::Commit(DeleteRole::Deleted),
-        })
+        if deleted.session(&mut *session).await?.deleted_count == 0 {
+            return Ok(Step::Abort(DeleteRole::Unknown));
+        }
+        let event = Event::role_deleted(&self.name);
+        audit::write(store, session, &self.by, &[event]).await?;
+        Ok(Step::Commit(DeleteRole::Deleted))
     }
 }
 
@@ -220,18 +225,19 @@ impl MongoStore {
         &self,
         role: &RoleDefinition,
         fixed: &FixedRoles,
-        now: Timestamp,
+        by: &Occasion,
     ) -> StoreResult<PutRole> {
-        let (role, fixed) = (role.clone(), fixed.clone());
-        transact(self, Put { role, fixed, now }).await
+        let (role, fixed, by) = (role.clone(), fixed.clone(), by.clone());
+        transact(self, Put { role, fixed, by }).await
     }
 
     pub(super) async fn remove_role(
         &self,
         name: &str,
         fixed: &FixedRoles,
+        by: &Occasion,
     ) -> StoreResult<DeleteRole> {
-        let (name, fixed) = (name.to_owned(), fixed.clone());
-        transact(self, Delete { name, fixed }).await
+        let (name, fixed, by) = (name.to_owned(), fixed.clone(), by.clone());
+        transact(self, Delete { name, fixed, by }).await
     }
 }

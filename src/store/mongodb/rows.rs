@@ -149,6 +149,25 @@ pub(super) fn hash(value: RawBsonRef<'_>) -> Option<SecretHash> {
         .flatten()
 }
 
+/// Reads bytes.
+pub(super) fn bytes(value: RawBsonRef<'_>) -> Option<Vec<u8>> {
+    Some(value.as_binary()?.bytes.to_vec())
+}
+
+/// A field as if it were absent where it holds what it cannot.
+pub(super) fn lenient<'a, T>(
+    document: &'a RawDocument,
+    column: &str,
+    read: impl FnOnce(RawBsonRef<'a>) -> Option<T>,
+) -> Option<T> {
+    read(document.get(column).ok()??)
+}
+
+/// Reads a user's roles.
+pub(super) fn roles(value: RawBsonRef<'_>) -> Option<Roles> {
+    Roles::parse(list(owned_text)(value)?).ok()
+}
+
 /// Reads each element of a list.
 pub(super) fn elements<'a, T>(
     list: &'a RawArray,
@@ -181,9 +200,7 @@ pub(super) fn read_user(document: &RawDocument, id: UserId) -> StoreResult<User>
         attributes: Attributes::stored(
             row.required("attributes", |v| json_object(v.as_document()?))?,
         ),
-        roles: row.required("roles", |v| {
-            Roles::parse(list(|name| text(name).map(str::to_owned))(v)?).ok()
-        })?,
+        roles: row.required("roles", roles)?,
         status,
         session_limit: SessionLimitOverride {
             max: row.optional("max_sessions", count)?,
@@ -227,6 +244,23 @@ pub(super) fn read_sessions(
             .map(|item| with_id(item.ok()?))
             .collect::<Option<Vec<_>>>()
     })
+}
+
+/// A session that an update ends, and why.
+pub(super) type Ended = (SessionId, CloseReason);
+
+/// Reads a session that an update ends.
+pub(super) fn ended(item: RawBsonRef<'_>) -> Option<Ended> {
+    let one = item.as_document()?;
+    let session = id(one.get("id").ok()??)?;
+    let reason = CloseReason::parse(text(one.get("reason").ok()??)?)?;
+    Some((session.into(), reason))
+}
+
+/// Reads which sessions an update ends, if a projection of the document before it has `ended`.
+pub(super) fn read_ended(document: &RawDocument, user: UserId) -> StoreResult<Vec<Ended>> {
+    let ended = Row::user(document, user).optional("ended", list(ended))?;
+    Ok(ended.unwrap_or_default())
 }
 
 fn read_state(row: &Row<'_>) -> StoreResult<SessionState> {

@@ -1,27 +1,28 @@
 //! Closing and touching sessions.
 //!
-//! Decides the updates of a user's document that do so. The server applies updates of one document
-//! one after the other, each to what the one before left: what is decided inside an update cannot be
-//! overtaken, so nothing here reads first and writes later.
+//! Decides the updates of a user's document that do so. Each decides for itself on the document as it is,
+//! so nothing here reads first and writes later; closing is a transaction with its record.
 
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    bson::{Bson, Document, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawDocument, doc},
     options::{ReturnDocument, UpdateModifications},
 };
 
 use super::{
     MongoStore,
+    audit::{self, Log},
     documents::{USERS, session_key, time_bson, user_key},
     outbox::store_letter,
-    rows::{Row, count, read_sessions, time},
-    transaction::{Step, Stopped, Transaction, transact},
+    rows::{Row, read_ended, read_sessions, read_user_id, time},
+    transaction::{Step, Stopped, Transaction},
 };
 use crate::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::{
+        audit::{Event, EventKind, Occasion},
         mail::NewLetter,
         session::{CloseReason, IdleRule},
     },
@@ -100,6 +101,32 @@ pub(super) fn is_open_but(keep: Option<SessionId>) -> Document {
     doc! { "$and": [is_open("$$s"), not_kept] }
 }
 
+/// What records tell of `sessions` that an update closes for `reason` (an expression on `$$s`).
+pub(super) fn named(sessions: impl Into<Bson>, reason: impl Into<Bson>) -> Document {
+    doc! { "$map": {
+        "input": sessions.into(),
+        "as": "s",
+        "in": { "id": "$$s.id", "reason": reason.into() },
+    } }
+}
+
+/// A projection of the document before an update that closes all sessions but `keep`, for
+/// [`read_ended`].
+pub(super) fn ending(keep: Option<SessionId>, reason: CloseReason) -> Document {
+    doc! { "ended": named(sessions_where(is_open_but(keep)), reason.as_str()) }
+}
+
+/// The sessions of the list `live` (an expression) that are too many, the oldest of them: the list is in the
+/// order of opening.
+pub(super) fn surplus(live: impl Into<Bson>, most: impl Into<Bson>) -> Document {
+    let size = doc! { "$size": "$$live" };
+    let surplus = doc! { "$max": [0, { "$subtract": [size, most.into()] }] };
+    doc! { "$let": {
+        "vars": { "live": live.into() },
+        "in": { "$slice": ["$$live", surplus] },
+    } }
+}
+
 /// The document of `user`, or of whoever has the session, that has this session.
 fn of_session(user: Option<UserId>, session: SessionId) -> Document {
     let mut has_it = user.map_or_else(Document::new, |user| doc! { "_id": user_key(user) });
@@ -130,150 +157,165 @@ fn closing(reason: CloseReason, now: Timestamp) -> Document {
     } }
 }
 
-fn not_closed(exists: bool) -> CloseSession {
-    if exists {
-        CloseSession::AlreadyClosed
-    } else {
-        CloseSession::Unknown
-    }
-}
-
-/// Closes a session one of whose refresh tokens was used twice, with a letter that tells of it.
-struct CloseReused {
-    user: UserId,
-    session: SessionId,
-    letter: NewLetter,
-    now: Timestamp,
+/// Closes one session, of `user` or of whoever has it.
+pub(super) struct CloseOne {
+    pub(super) user: Option<UserId>,
+    pub(super) session: SessionId,
+    pub(super) reason: CloseReason,
+    pub(super) unseen_since: Option<Timestamp>,
+    /// A letter that tells its user.
+    pub(super) letter: Option<NewLetter>,
+    pub(super) by: Occasion,
 }
 
 #[async_trait]
-impl Transaction for CloseReused {
+impl Transaction for CloseOne {
     type Outcome = CloseSession;
 
+    fn user(&self) -> Option<UserId> {
+        self.user
+    }
+
+    /// The condition is part of the update.
     async fn run(
         &self,
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<CloseSession>, Stopped> {
         let users = store.collection(USERS);
+        let still_open = still_open(self.user, self.session, self.unseen_since);
         let closed = users
-            .update_one(
-                still_open(Some(self.user), self.session, None),
-                closing(CloseReason::RefreshReused, self.now),
-            )
+            .find_one_and_update(still_open, closing(self.reason, self.by.at))
+            .projection(doc! { "_id": 1 })
             .session(&mut *session)
             .await?;
-        if closed.matched_count > 0 {
-            store_letter(store, session, Some(&self.letter)).await?;
+        if let Some(closed) = closed {
+            let owner = read_user_id(&closed)?;
+            let ended = Event::session_ended(owner, self.session, self.reason);
+            audit::write(store, session, &self.by, &[ended]).await?;
+            let letter = self.letter.clone().map(|letter| letter.about(owner));
+            store_letter(store, session, letter.as_ref()).await?;
             return Ok(Step::Commit(CloseSession::Closed));
         }
         let found = users
-            .find_one(of_session(Some(self.user), self.session))
+            .find_one(of_session(self.user, self.session))
             .projection(doc! { "_id": 1 })
             .session(session)
             .await?;
-        Ok(Step::Abort(not_closed(found.is_some())))
+        Ok(Step::Commit(if found.is_some() {
+            CloseSession::AlreadyClosed
+        } else {
+            CloseSession::Unknown
+        }))
     }
 }
 
-impl MongoStore {
-    /// Closes one session, of `user` or of whoever has it.
-    ///
-    /// The condition is part of the update. If it did not hold, the session exists or it does not;
-    /// that cannot change meanwhile, as ids are never used twice.
-    pub(super) async fn close_one(
-        &self,
-        user: Option<UserId>,
-        session: SessionId,
-        reason: CloseReason,
-        unseen_since: Option<Timestamp>,
-        now: Timestamp,
-    ) -> StoreResult<CloseSession> {
-        let still_open = still_open(user, session, unseen_since);
-        let (users, limit) = (self.collection(USERS), self.operation_timeout);
-        let writer = users.clone();
-        let close = async move { writer.update_one(still_open, closing(reason, now)).await };
-        if self.bounded(close).await?.matched_count > 0 {
-            return Ok(CloseSession::Closed);
-        }
-        let exists = of_session(user, session);
-        let find = async move {
-            let find = users.find_one(exists).projection(doc! { "_id": 1 });
-            find.max_time(limit).await
-        };
-        Ok(not_closed(self.bounded(find).await?.is_some()))
+/// Closes all open sessions of a user but one: one update, so that a login comes before it and is closed, or
+/// after it and was not open when this began.
+pub(super) struct CloseAll {
+    pub(super) user: UserId,
+    pub(super) keep: Option<SessionId>,
+    pub(super) reason: CloseReason,
+    pub(super) by: Occasion,
+}
+
+#[async_trait]
+impl Transaction for CloseAll {
+    type Outcome = Option<u64>;
+
+    fn user(&self) -> Option<UserId> {
+        Some(self.user)
     }
 
-    pub(super) async fn close_reused(
+    async fn run(
         &self,
-        user: UserId,
-        session: SessionId,
-        letter: Option<&NewLetter>,
-        now: Timestamp,
-    ) -> StoreResult<CloseSession> {
-        let Some(letter) = letter else {
-            return self
-                .close_one(Some(user), session, CloseReason::RefreshReused, None, now)
-                .await;
-        };
-        let work = CloseReused {
-            user,
-            session,
-            letter: letter.clone().about(user),
-            now,
-        };
-        transact(self, work).await
-    }
-
-    /// Closes all open sessions of a user but one: one update, so that a login comes before it and
-    /// is closed, or after it and was not open when this began. The count is of the document just
-    /// before.
-    pub(super) async fn close_all(
-        &self,
-        user: UserId,
-        keep: Option<SessionId>,
-        reason: CloseReason,
-        now: Timestamp,
-    ) -> StoreResult<Option<u64>> {
-        let (users, limit) = (self.collection(USERS), self.operation_timeout);
-        let sessions = with_closed(is_open_but(keep), reason.as_str(), now);
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<Option<u64>>, Stopped> {
+        let sessions = with_closed(is_open_but(self.keep), self.reason.as_str(), self.by.at);
         let closing = vec![doc! { "$set": { "sessions": sessions } }];
-        let update = async move {
-            users
-                .find_one_and_update(doc! { "_id": user_key(user) }, closing)
-                .return_document(ReturnDocument::Before)
-                .projection(closing_count(keep))
-                .max_time(limit)
-                .await
+        let before = store
+            .collection(USERS)
+            .find_one_and_update(doc! { "_id": user_key(self.user) }, closing)
+            .return_document(ReturnDocument::Before)
+            .projection(ending(self.keep, self.reason))
+            .session(&mut *session)
+            .await?;
+        let Some(before) = before else {
+            return Ok(Step::Commit(None));
         };
-        match self.bounded(update).await? {
-            Some(before) => closed_count(&before, user).map(Some),
-            None => Ok(None),
-        }
+        let ended = read_ended(&before, self.user)?;
+        let mut log = Log::new(&self.by);
+        log.add_ends(self.user, &ended);
+        log.write(store, session).await?;
+        Ok(Step::Commit(Some(ended.len() as u64)))
+    }
+}
+
+/// Notes that the user of an open session has just proved who they are.
+pub(super) struct Renew {
+    pub(super) user: UserId,
+    pub(super) session: SessionId,
+    pub(super) known: Timestamp,
+    pub(super) by: Occasion,
+}
+
+#[async_trait]
+impl Transaction for Renew {
+    type Outcome = Option<Timestamp>;
+
+    fn user(&self) -> Option<UserId> {
+        Some(self.user)
     }
 
-    pub(super) async fn renew(
+    async fn run(
         &self,
-        user: UserId,
-        session: SessionId,
-        known: Timestamp,
-        now: Timestamp,
-    ) -> StoreResult<Option<Timestamp>> {
-        let not_renewed = doc! { "$lte": ["$$s.authenticated_at", time_bson(known.min(now))] };
-        let renewed = doc! { "$set": { "sessions": { "$map": {
-            "input": "$sessions",
-            "as": "s",
-            "in": { "$cond": [
-                { "$and": [is_open_one("$$s", session), not_renewed] },
-                { "$mergeObjects": ["$$s", { "authenticated_at": time_bson(now) }] },
-                "$$s",
-            ] },
-        } } } };
-        let open = open_session_filter(user, session);
-        self.time_after(user, session, open, vec![renewed], "authenticated_at")
-            .await
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<Option<Timestamp>>, Stopped> {
+        let users = store.collection(USERS);
+        let now = self.by.at;
+        let renewed = doc! { "$set": { "sessions.$.authenticated_at": time_bson(now) } };
+        let not_renewed = doc! {
+            "_id": user_key(self.user),
+            "sessions": { "$elemMatch": {
+                "id": session_key(self.session),
+                "closed_at": null,
+                "authenticated_at": { "$lte": time_bson(self.known.min(now)) },
+            } },
+        };
+        let update = users.update_one(not_renewed, renewed);
+        if update.session(&mut *session).await?.matched_count > 0 {
+            let proved = Event::done(EventKind::Reauthentication);
+            let proved = proved.about(self.user).of_session(self.session);
+            audit::write(store, session, &self.by, &[proved]).await?;
+            return Ok(Step::Commit(Some(now)));
+        }
+        let open = users
+            .find_one(open_session_filter(self.user, self.session))
+            .projection(this_session(self.session))
+            .session(session)
+            .await?;
+        let stands = open.map(|found| time_of(&found, self.user, "authenticated_at"));
+        Ok(Step::Commit(stands.transpose()?))
     }
+}
 
+/// A projection that leaves one session.
+fn this_session(session: SessionId) -> Document {
+    let is_this = doc! { "$eq": ["$$s.id", session_key(session)] };
+    doc! { "sessions": sessions_where(is_this) }
+}
+
+/// A time of the session that [`this_session`] has left.
+fn time_of(found: &RawDocument, user: UserId, field: &'static str) -> StoreResult<Timestamp> {
+    let (id, embedded) = *read_sessions(found, user)?
+        .first()
+        .ok_or_else(|| Row::user(found, user).corrupt("sessions"))?;
+    Row::session(embedded, id).required(field, time)
+}
+
+impl MongoStore {
     /// Updates a user's document on a condition and answers a time of one of its sessions: as this very
     /// update left it, whoever wrote it. `None` if the condition does not hold.
     pub(super) async fn time_after(
@@ -284,7 +326,6 @@ impl MongoStore {
         update: impl Into<UpdateModifications> + Send,
         field: &'static str,
     ) -> StoreResult<Option<Timestamp>> {
-        let is_this = doc! { "$eq": ["$$s.id", session_key(session)] };
         let (users, limit, update) = (
             self.collection(USERS),
             self.operation_timeout,
@@ -294,19 +335,13 @@ impl MongoStore {
             users
                 .find_one_and_update(condition, update)
                 .return_document(ReturnDocument::After)
-                .projection(doc! { "sessions": sessions_where(is_this) })
+                .projection(this_session(session))
                 .max_time(limit)
                 .await
         };
-        let Some(after) = self.bounded(update).await? else {
-            return Ok(None);
-        };
-        let (_, embedded) = *read_sessions(&after, user)?
-            .first()
-            .ok_or_else(|| Row::user(&after, user).corrupt("sessions"))?;
-        Row::session(embedded, session)
-            .required(field, time)
-            .map(Some)
+        let after = self.bounded(update).await?;
+        let time = after.map(|after| time_of(&after, user, field));
+        time.transpose()
     }
 
     /// One statement per session, many in one command. A statement that fails does not keep the others
@@ -351,16 +386,4 @@ pub(super) fn open_session_filter(user: UserId, session: SessionId) -> Document 
         "_id": user_key(user),
         "sessions": { "$elemMatch": { "id": session_key(session), "closed_at": null } },
     }
-}
-
-/// A projection of the document before an update that closes all sessions but `keep`.
-pub(super) fn closing_count(keep: Option<SessionId>) -> Document {
-    doc! { "closing": { "$size": sessions_where(is_open_but(keep)) } }
-}
-
-/// What [`closing_count`] found.
-pub(super) fn closed_count(before: &RawDocumentBuf, user: UserId) -> StoreResult<u64> {
-    Row::user(before, user)
-        .required("closing", count)
-        .map(u64::from)
 }

@@ -1,92 +1,185 @@
 //! Roles and status, and the last administrator.
 //!
 //! Decides when a change can cost the system its last administrator: only if its user is an active
-//! one. Such a change is a transaction that first writes the guard document, so that no two of them
-//! decide on the same count. A change of a user who cannot be one, whatever roles are stored, is one
-//! update, on that condition.
+//! one. Such a change writes the guard document before it looks, so that no two of them decide on the same
+//! count. A user who cannot be one, whatever roles are stored, is changed on that condition.
 
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    bson::{Document, RawDocumentBuf, doc},
+    bson::{Bson, Document, doc},
     options::ReturnDocument,
 };
 
 use super::{
     MongoStore,
+    audit::Log,
     documents::{USERS, time_bson, user_key},
+    owners::{still_there, user_by_id},
     reads::user_fields,
     roles::{admin_roles, hold_last_admin, is_any_active},
-    rows::{read_credentials, read_user},
-    sessions::{is_open_but, with_closed},
-    transaction::{Step, Stopped, Transaction, transact},
+    rows::{Row, read_ended, read_user, roles},
+    sessions::{ending, is_open_but, with_closed},
+    transaction::{Step, Stopped, Transaction},
 };
 use crate::{
-    clock::Timestamp,
     ids::UserId,
-    model::{role::FixedRoles, session::CloseReason, user::Roles},
-    store::{ChangeStanding, StoreResult},
+    model::{
+        audit::{Event, EventKind, Occasion},
+        role::{AdminRoles, FixedRoles},
+        session::CloseReason,
+        user::{Roles, User},
+    },
+    store::ChangeStanding,
 };
 
-/// Changes a user unless that takes the last administrator away.
-struct ChangeGuarded {
-    id: UserId,
-    credential_version: Option<i64>,
-    /// The roles that the user has then, if the change is about them.
-    roles: Option<Roles>,
-    fixed: FixedRoles,
-    update: Vec<Document>,
+/// What a user becomes.
+pub(super) enum Standing {
+    Roles(Roles),
+    Active,
+    Deactivated,
+}
+
+/// Changes a user's standing.
+pub(super) struct ChangeUser {
+    pub(super) id: UserId,
+    pub(super) credential_version: Option<i64>,
+    pub(super) to: Standing,
+    /// The roles of the configuration, for a change that may take an administrator away.
+    pub(super) guarded: Option<FixedRoles>,
+    pub(super) by: Occasion,
 }
 
 #[async_trait]
-impl Transaction for ChangeGuarded {
+impl Transaction for ChangeUser {
     type Outcome = ChangeStanding;
+
+    fn user(&self) -> Option<UserId> {
+        Some(self.id)
+    }
 
     async fn run(
         &self,
         store: &MongoStore,
         session: &mut ClientSession,
     ) -> Result<Step<ChangeStanding>, Stopped> {
-        hold_last_admin(store, session).await?;
-        let users = store.collection(USERS);
-        let found = users
-            .find_one(doc! { "_id": user_key(self.id) })
-            .projection(doc! { "sessions": 0 })
-            .session(&mut *session)
-            .await?;
-        let Some(document) = found else {
-            return Ok(Step::Abort(ChangeStanding::Gone));
+        if let Some(fixed) = &self.guarded {
+            let mut harmless = is_no_active_admin(fixed);
+            if let Some(version) = self.credential_version {
+                harmless.insert("credential_version", version);
+            }
+            if let Some(changed) = self.change(store, session, harmless).await? {
+                return Ok(Step::Commit(changed));
+            }
+            hold_last_admin(store, session).await?;
+            if let Some(refused) = self.refusal(store, session, fixed).await? {
+                return Ok(Step::Abort(refused));
+            }
+        }
+        let changed = self.change(store, session, Document::new()).await?;
+        Ok(Step::Commit(changed.unwrap_or(ChangeStanding::Gone)))
+    }
+}
+
+impl ChangeUser {
+    /// Whoever keeps or gets a role of the configuration that makes administrators takes none away.
+    pub(super) fn to_roles(id: UserId, roles: &Roles, fixed: &FixedRoles, by: &Occasion) -> Self {
+        let stays = fixed.names(true).any(|name| roles.contains(name));
+        Self {
+            id,
+            credential_version: None,
+            to: Standing::Roles(roles.clone()),
+            guarded: (!stays).then(|| fixed.clone()),
+            by: by.clone(),
+        }
+    }
+
+    /// Why the user stays as they are; the guard document is held.
+    async fn refusal(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+        fixed: &FixedRoles,
+    ) -> Result<Option<ChangeStanding>, Stopped> {
+        let Some(before) = user_by_id(store, session, self.id).await? else {
+            return Ok(Some(ChangeStanding::Gone));
         };
-        let before = read_credentials(&document, self.id)?;
         if self
             .credential_version
             .is_some_and(|version| version != before.credential_version)
         {
-            return Ok(Step::Abort(ChangeStanding::CredentialsChanged));
+            return Ok(Some(ChangeStanding::CredentialsChanged));
         }
-        let admins = admin_roles(store, session, &self.fixed).await?;
-        let stays = |roles: &Roles| admins.is_among(roles);
-        if before.user.is_active()
-            && admins.is_among(&before.user.roles)
-            && !self.roles.as_ref().is_some_and(stays)
-            && !is_any_active(store, session, &admins, Some(self.id)).await?
-        {
-            return Ok(Step::Abort(ChangeStanding::LastAdmin));
+        let admins = admin_roles(store, session, fixed).await?;
+        let stays = matches!(&self.to, Standing::Roles(roles) if admins.is_among(roles));
+        if !stays && is_only_admin(store, session, &before.user, &admins).await? {
+            return Ok(Some(ChangeStanding::LastAdmin));
         }
-        let after = users
-            .find_one_and_update(doc! { "_id": user_key(self.id) }, self.update.clone())
-            .return_document(ReturnDocument::After)
-            .projection(user_fields())
-            .session(session)
-            .await?;
-        Ok(Step::Commit(changed(after, self.id)?))
+        Ok(None)
     }
-}
 
-fn changed(after: Option<RawDocumentBuf>, id: UserId) -> StoreResult<ChangeStanding> {
-    match after {
-        Some(document) => Ok(ChangeStanding::Changed(Box::new(read_user(&document, id)?))),
-        None => Ok(ChangeStanding::Gone),
+    /// Changes the user on a condition; `None` if it does not hold or there is no such user.
+    async fn change(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+        condition: Document,
+    ) -> Result<Option<ChangeStanding>, Stopped> {
+        let this = doc! { "_id": user_key(self.id) };
+        let mut query = this.clone();
+        query.extend(condition);
+        let (update, mut fields) = self.update();
+        fields.insert("roles", 1);
+        let users = store.collection(USERS);
+        let before = users
+            .find_one_and_update(query, vec![update])
+            .return_document(ReturnDocument::Before)
+            .projection(fields)
+            .session(&mut *session)
+            .await?;
+        let Some(before) = before else {
+            return Ok(None);
+        };
+        let mut log = Log::new(&self.by);
+        log.add(match &self.to {
+            Standing::Roles(after) => {
+                let before = Row::user(&before, self.id).required("roles", roles)?;
+                Event::roles_changed(self.id, &before, after)
+            }
+            Standing::Active => Event::done(EventKind::AccountActivated).about(self.id),
+            Standing::Deactivated => Event::done(EventKind::AccountDeactivated).about(self.id),
+        });
+        log.add_ends(self.id, &read_ended(&before, self.id)?);
+        log.write(store, session).await?;
+        let after = users.find_one(this).projection(user_fields());
+        let after = still_there(after.session(session).await?, self.id)?;
+        let user = read_user(&after, self.id)?;
+        Ok(Some(ChangeStanding::Changed(Box::new(user))))
+    }
+
+    /// The update, and a projection of the document before: which sessions it closes. It closes them itself, so
+    /// that a login comes before it and is closed, or after it and finds the user deactivated.
+    fn update(&self) -> (Document, Document) {
+        let now = self.by.at;
+        let mut fields = doc! { "updated_at": { "$max": ["$updated_at", time_bson(now)] } };
+        let mut ended = Document::new();
+        match &self.to {
+            Standing::Roles(roles) => {
+                fields.insert("roles", doc! { "$literal": roles.to_vec() });
+            }
+            Standing::Active => {
+                fields.insert("deactivated_at", Bson::Null);
+            }
+            Standing::Deactivated => {
+                let reason = CloseReason::AccountDeactivated;
+                let since = doc! { "$ifNull": ["$deactivated_at", time_bson(now)] };
+                let sessions = with_closed(is_open_but(None), reason.as_str(), now);
+                fields.insert("deactivated_at", since);
+                fields.insert("sessions", sessions);
+                ended = ending(None, reason);
+            }
+        }
+        (doc! { "$set": fields }, ended)
     }
 }
 
@@ -97,99 +190,13 @@ fn is_no_active_admin(fixed: &FixedRoles) -> Document {
     doc! { "$or": [{ "deactivated_at": { "$ne": null } }, { "roles": only_harmless }] }
 }
 
-/// `now`, or the time the document has if that is later.
-fn touched(now: Timestamp) -> Document {
-    doc! { "$max": ["$updated_at", time_bson(now)] }
-}
-
-impl MongoStore {
-    pub(super) async fn replace_roles(
-        &self,
-        id: UserId,
-        roles: &Roles,
-        fixed: &FixedRoles,
-        now: Timestamp,
-    ) -> StoreResult<ChangeStanding> {
-        let update = vec![doc! { "$set": {
-            "roles": { "$literal": roles.to_vec() },
-            "updated_at": touched(now),
-        } }];
-        if fixed.names(true).any(|name| roles.contains(name)) {
-            return self.change(id, Document::new(), update).await;
-        }
-        let change = ChangeGuarded {
-            id,
-            credential_version: None,
-            roles: Some(roles.clone()),
-            fixed: fixed.clone(),
-            update,
-        };
-        self.change_guarded(change).await
-    }
-
-    /// The sessions are closed by the update that sets the status, so that a login comes before it
-    /// and is closed, or after it and finds the user deactivated.
-    pub(super) async fn deactivate(
-        &self,
-        id: UserId,
-        credential_version: Option<i64>,
-        fixed: &FixedRoles,
-        now: Timestamp,
-    ) -> StoreResult<ChangeStanding> {
-        let reason = CloseReason::AccountDeactivated;
-        let update = vec![doc! { "$set": {
-            "deactivated_at": { "$ifNull": ["$deactivated_at", time_bson(now)] },
-            "updated_at": touched(now),
-            "sessions": with_closed(is_open_but(None), reason.as_str(), now),
-        } }];
-        let change = ChangeGuarded {
-            id,
-            credential_version,
-            roles: None,
-            fixed: fixed.clone(),
-            update,
-        };
-        self.change_guarded(change).await
-    }
-
-    pub(super) async fn activate(&self, id: UserId, now: Timestamp) -> StoreResult<ChangeStanding> {
-        let update = vec![doc! { "$set": {
-            "deactivated_at": null,
-            "updated_at": touched(now),
-        } }];
-        self.change(id, Document::new(), update).await
-    }
-
-    async fn change_guarded(&self, change: ChangeGuarded) -> StoreResult<ChangeStanding> {
-        let mut condition = is_no_active_admin(&change.fixed);
-        if let Some(version) = change.credential_version {
-            condition.insert("credential_version", version);
-        }
-        let update = change.update.clone();
-        match self.change(change.id, condition, update).await? {
-            ChangeStanding::Gone => transact(self, change).await,
-            outcome => Ok(outcome),
-        }
-    }
-
-    /// Changes a user on a condition; `Gone` also if the condition does not hold.
-    async fn change(
-        &self,
-        id: UserId,
-        condition: Document,
-        update: Vec<Document>,
-    ) -> StoreResult<ChangeStanding> {
-        let mut query = doc! { "_id": user_key(id) };
-        query.extend(condition);
-        let (users, limit) = (self.collection(USERS), self.operation_timeout);
-        let change = async move {
-            users
-                .find_one_and_update(query, update)
-                .return_document(ReturnDocument::After)
-                .projection(user_fields())
-                .max_time(limit)
-                .await
-        };
-        changed(self.bounded(change).await?, id)
-    }
+/// Whether a user is an active administrator and nobody else is.
+pub(super) async fn is_only_admin(
+    store: &MongoStore,
+    session: &mut ClientSession,
+    user: &User,
+    admins: &AdminRoles,
+) -> Result<bool, Stopped> {
+    let is_admin = user.is_active() && admins.is_among(&user.roles);
+    Ok(is_admin && !is_any_active(store, session, admins, Some(user.id)).await?)
 }

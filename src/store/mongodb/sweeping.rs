@@ -14,16 +14,22 @@ use uuid::Uuid;
 
 use super::{
     MongoStore,
-    documents::{LOGIN_NAMES, ONE_TIME_SECRETS, USERS, id_bson, time_bson},
+    audit::{self, Log},
+    documents::{LOGIN_NAMES, ONE_TIME_SECRETS, USERS, id_bson, time_bson, user_key},
     failure::is_duplicate,
     limits::{DEVICES, RATE_LIMITS},
     outbox::MAIL_OUTBOX,
     registrations::PENDING_REGISTRATIONS,
+    rows::read_user_id,
     transaction::{Step, Stopped, Transaction, transact},
 };
 use crate::{
     clock::Timestamp,
-    model::mail::LetterState,
+    ids::UserId,
+    model::{
+        audit::{Event, EventKind, Occasion},
+        mail::LetterState,
+    },
     store::{Leftover, StoreResult},
 };
 
@@ -36,6 +42,7 @@ impl MongoStore {
         what: Leftover,
         before: Timestamp,
         most: u32,
+        by: &Occasion,
     ) -> StoreResult<u32> {
         let earlier = doc! { "$lt": time_bson(before) };
         match what {
@@ -63,7 +70,10 @@ impl MongoStore {
                 let is_over = doc! { "expires_at": earlier };
                 self.sweep_documents(DEVICES, is_over, most).await
             }
-            Leftover::Accounts => transact(self, SweepAccounts { before, most }).await,
+            Leftover::Accounts => {
+                let by = by.clone();
+                transact(self, SweepAccounts { before, most, by }).await
+            }
         }
     }
 
@@ -185,7 +195,7 @@ impl MongoStore {
     }
 }
 
-fn key_of(document: &RawDocument) -> Result<Option<Bson>, Error> {
+pub(super) fn key_of(document: &RawDocument) -> Result<Option<Bson>, Error> {
     let key = document.get("_id")?;
     Ok(key.map(Bson::try_from).transpose()?)
 }
@@ -194,10 +204,12 @@ fn counted(documents: u64) -> u32 {
     u32::try_from(documents).unwrap_or(u32::MAX)
 }
 
-/// Removes accounts whose address was not verified in time, with everything that is theirs.
+/// Removes accounts whose address was not verified in time, with everything that is theirs, the keys of their
+/// audit details as well.
 struct SweepAccounts {
     before: Timestamp,
     most: u32,
+    by: Occasion,
 }
 
 #[async_trait]
@@ -221,13 +233,19 @@ impl Transaction for SweepAccounts {
             .limit(i64::from(self.most))
             .session(&mut *session)
             .await?;
-        let mut ids = Vec::new();
+        let mut removed: Vec<UserId> = Vec::new();
         while found.advance(&mut *session).await? {
-            ids.extend(key_of(found.current())?);
+            removed.push(read_user_id(found.current())?);
         }
-        if ids.is_empty() {
+        if removed.is_empty() {
             return Ok(Step::Abort(0));
         }
+        let mut log = Log::new(&self.by);
+        for id in &removed {
+            log.add(Event::done(EventKind::AccountRemoved).about(*id));
+        }
+        log.write(store, session).await?;
+        let ids: Vec<Bson> = removed.iter().copied().map(user_key).collect();
         let these = doc! { "$in": ids };
         let theirs = doc! { "user_id": these.clone() };
         for collection in [LOGIN_NAMES, ONE_TIME_SECRETS, DEVICES] {
@@ -235,7 +253,9 @@ impl Transaction for SweepAccounts {
             let delete = collection.delete_many(theirs.clone());
             delete.session(&mut *session).await?;
         }
-        let deleted = users.delete_many(doc! { "_id": these }).session(session);
-        Ok(Step::Commit(counted(deleted.await?.deleted_count)))
+        let delete = users.delete_many(doc! { "_id": these });
+        let deleted = delete.session(&mut *session).await?.deleted_count;
+        audit::forget(store, session, &removed).await?;
+        Ok(Step::Commit(counted(deleted)))
     }
 }

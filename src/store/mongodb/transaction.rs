@@ -3,9 +3,16 @@
 //! Decides when a transaction is tried again: on errors that the server labels transient the whole of
 //! it, on a commit of unknown result the commit. All of it happens in a task of its own, so that a
 //! caller who goes away leaves nothing half done, and within the time an operation has.
+//!
+//! The server lets nobody wait for a document that a transaction has written, but refuses them. Those on one node
+//! who want the same user's document therefore stand in line ([`Lanes`]): two hundred logins of one user would
+//! otherwise mostly refuse each other, and keep everybody else's turns meanwhile.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +22,7 @@ use mongodb::{
     error::{Error, ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::{Acknowledgment, ReadConcern, WriteConcern},
 };
-use tokio::time::sleep;
+use tokio::{sync::Mutex, time::sleep};
 
 use super::{
     MongoStore,
@@ -23,8 +30,29 @@ use super::{
 };
 use crate::{
     clock::Stopwatch,
+    ids::UserId,
     store::{StoreError, StoreResult},
 };
+
+/// How many lines there are: so many that hardly anybody stands in another user's.
+const LANES: usize = 512;
+
+/// Where those wait who want to write a user's document.
+#[derive(Debug)]
+pub(super) struct Lanes(Vec<Arc<Mutex<()>>>);
+
+impl Lanes {
+    pub(super) fn new() -> Self {
+        Self((0..LANES).map(|_| Arc::default()).collect())
+    }
+
+    fn of(&self, user: UserId) -> Option<Arc<Mutex<()>>> {
+        // The random end of the id.
+        let (_, end) = user.as_uuid().as_u64_pair();
+        let number = usize::try_from(end % LANES as u64).ok()?;
+        self.0.get(number).cloned()
+    }
+}
 
 /// How a run of a transaction ends.
 pub(super) enum Step<T> {
@@ -69,6 +97,11 @@ pub(super) trait Transaction: Send + Sync + 'static {
     /// What was decided.
     type Outcome: Send + 'static;
 
+    /// Whose document it writes, if that is known before.
+    fn user(&self) -> Option<UserId> {
+        None
+    }
+
     /// Runs once, in a snapshot: a document that another transaction changes meanwhile makes the
     /// write to it fail, and the run is repeated.
     async fn run(
@@ -84,8 +117,9 @@ pub(super) async fn transact<T: Transaction>(
     work: T,
 ) -> StoreResult<T::Outcome> {
     let own = store.clone();
+    let lane = work.user().and_then(|user| store.lanes.of(user));
     store
-        .at_work(async move { repeat(&own, &work).await })
+        .at_work_in(lane, async move { repeat(&own, &work).await })
         .await
 }
 
