@@ -4,6 +4,7 @@
 //! somebody may act on (`roles` tells), and for what a login has to be fresh. Whether an administrator would
 //! be left is decided by the store, in the same step as the change.
 
+mod persons;
 mod policy;
 mod roles;
 
@@ -34,7 +35,7 @@ use crate::{
     throttle::Throttle,
 };
 
-pub use self::policy::AdminPolicy;
+pub use self::{persons::PersonData, policy::AdminPolicy};
 pub use crate::paging::LONGEST_PAGE;
 
 /// A user as an administrator makes one.

@@ -4,16 +4,28 @@
 //! the records in the same step as the change. What changes nothing, a refused login for one, is recorded here.
 //! Sealing, reading and telling the story of a session are for the modules below.
 
+mod reading;
+mod retention;
+mod sealing;
 mod settings;
+mod story;
+mod verifying;
 
 use std::{future::Future, sync::Arc};
 
 use tokio::task_local;
+use uuid::Uuid;
 
-pub use self::settings::AuditPolicy;
+pub use self::{
+    reading::{OwnEvent, ShownDetails, ShownRecord},
+    sealing::Sealing,
+    settings::AuditPolicy,
+    story::{Again, Ending, Fate, Opening, Story},
+    verifying::{Break, Flaw, Verified},
+};
 use crate::{
     clock::Clock,
-    entropy::Entropy,
+    entropy::{Entropy, random_bytes},
     error::AuthResult,
     ids::{SessionId, UserId},
     model::audit::{Agent, Event, Occasion, Origin, Recorder, keys::AuditSecret, seal::SealKey},
@@ -45,6 +57,8 @@ struct Inner {
     reader: Arc<Recorder>,
     seal_key: SealKey,
     policy: AuditPolicy,
+    /// As whom this trail takes the lease for sealing.
+    holder: Uuid,
 }
 
 impl Trail {
@@ -63,6 +77,7 @@ impl Trail {
         let own = policy.secret()?;
         let secret = own.as_ref().unwrap_or(secret);
         let refused = |_| BadSetting::new("audit.key", "cannot be used", "set 32 random bytes");
+        let holder = Uuid::from_bytes(random_bytes::<16>(&*entropy));
         let reader = Arc::new(Recorder::new(secret, entropy).map_err(refused)?);
         Ok(Self(Arc::new(Inner {
             store,
@@ -71,6 +86,7 @@ impl Trail {
             reader,
             seal_key: secret.seal_key().map_err(refused)?,
             policy,
+            holder,
         })))
     }
 

@@ -422,6 +422,9 @@ impl AuthBuilder {
         if let Some(every) = auth.sweeper().every() {
             tokio::spawn(sweep_up(Arc::downgrade(&auth.0), every));
         }
+        if let Some(every) = auth.audit().seal_every() {
+            tokio::spawn(seal_up(Arc::downgrade(&auth.0), every));
+        }
         Ok(auth)
     }
 }
@@ -593,6 +596,20 @@ async fn sweep_up(auth: std::sync::Weak<Inner>, every: Duration) {
             Ok(Some(swept)) if !swept.is_nothing() => tracing::info!(%swept, "swept"),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "what is over could not be removed"),
+        }
+    }
+}
+
+/// Seals what was recorded every so often, for as long as the service exists.
+async fn seal_up(auth: std::sync::Weak<Inner>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(trail) = auth.upgrade().map(|auth| auth.trail.clone()) else {
+            return;
+        };
+        // What it came to is logged there.
+        if let Err(error) = trail.seal().await {
+            tracing::warn!(%error, "the audit trail could not be sealed");
         }
     }
 }

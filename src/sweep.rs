@@ -108,6 +108,8 @@ pub struct Swept {
     pub counters: u64,
     /// Known devices.
     pub devices: u64,
+    /// Records of the audit trail; how long they are kept is said by `audit.keep`.
+    pub audit_records: u64,
 }
 
 impl Swept {
@@ -142,12 +144,13 @@ impl fmt::Display for Swept {
             accounts,
             counters,
             devices,
+            audit_records,
         } = self;
         write!(
             f,
             "sessions {sessions}, letters {letters}, one-time secrets {one_time_secrets}, \
              registrations {registrations}, kept addresses {kept_addresses}, accounts {accounts}, \
-             counters {counters}, devices {devices}"
+             counters {counters}, devices {devices}, audit records {audit_records}"
         )
     }
 }
@@ -187,30 +190,49 @@ impl Sweeper {
     /// Removes everything that is over and says how much it was; `None` while another node does so.
     ///
     /// # Errors
-    /// As [`Store::sweep`]; what was removed until then stays removed.
+    /// As [`Store::sweep`] and [`Trail::cut`]; what was removed until then stays removed.
     pub async fn sweep(&self) -> StoreResult<Option<Swept>> {
         let mut swept = Swept::default();
         if !self.holds_lease(LEASE).await? {
             return Ok(None);
         }
         for what in Leftover::ALL {
-            loop {
-                let before = self.over_before(what);
-                let (most, by) = (self.policy.batch, self.trail.by_itself());
-                let removed = self.store.sweep(what, before, most, &by).await?;
-                *swept.of(what) += u64::from(removed);
-                if removed < self.policy.batch {
-                    break;
-                }
-                tokio::time::sleep(PAUSE).await;
-                if !self.holds_lease(LEASE).await? {
+            while self.sweep_some(what, &mut swept).await? {
+                if !self.may_go_on().await? {
                     return Ok(Some(swept));
                 }
+            }
+        }
+        while self.cut_some(&mut swept).await? {
+            if !self.may_go_on().await? {
+                return Ok(Some(swept));
             }
         }
         // Nobody has to wait for the end of a lease whose work is done.
         self.holds_lease(Span::ZERO).await?;
         Ok(Some(swept))
+    }
+
+    /// Removes a batch; whether there may be more.
+    async fn sweep_some(&self, what: Leftover, swept: &mut Swept) -> StoreResult<bool> {
+        let before = self.over_before(what);
+        let (most, by) = (self.policy.batch, self.trail.by_itself());
+        let removed = self.store.sweep(what, before, most, &by).await?;
+        *swept.of(what) += u64::from(removed);
+        Ok(removed >= most)
+    }
+
+    /// As [`Self::sweep_some`], of the audit trail.
+    async fn cut_some(&self, swept: &mut Swept) -> StoreResult<bool> {
+        let removed = self.trail.cut(self.policy.batch).await?;
+        swept.audit_records += u64::from(removed);
+        Ok(removed >= self.policy.batch)
+    }
+
+    /// Lets others write for a moment; whether the lease is still ours then.
+    async fn may_go_on(&self) -> StoreResult<bool> {
+        tokio::time::sleep(PAUSE).await;
+        self.holds_lease(LEASE).await
     }
 
     /// Takes the lease, or renews it, for so long from now.

@@ -39,6 +39,7 @@ const LAYERS: [&[&str]; 9] = [
         "recovery",
         "roles",
         "admin",
+        "audit",
         "outbox",
         "presence",
         "sweep",
@@ -66,7 +67,8 @@ const LAYERS: [&[&str]; 9] = [
 const USE_CASES: usize = 3;
 /// The use cases that other use cases may import: each is a means, not an end. `roles` tells who may act on
 /// whom, which is asked wherever somebody acts on users.
-const SHARED_USE_CASES: [&str; 8] = [
+const SHARED_USE_CASES: [&str; 9] = [
+    "audit",
     "passwords",
     "tokens",
     "throttle",

@@ -11,7 +11,10 @@ use doorward::tokens::keys::{KeyFile, KeyRing};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::program::{Done, KEY, Place};
+use crate::{
+    harness::sqlite,
+    program::{Done, KEY, Place},
+};
 
 /// Light hashing, so that a command takes milliseconds.
 const LIGHT: [(&str, &str); 5] = [
@@ -80,6 +83,8 @@ fn exit_code_2_says_that_a_command_was_not_understood() {
         &["key", "new", "--alg", "RS256"],
         &["key", "new", "--sign-after", "soon"],
         &["key", "retire"],
+        &["audit", "verify", "--head", "12"],
+        &["audit", "verify", "--head", "0:AAAA"],
     ] {
         let done = place.run(args, &[]);
         assert_eq!(
@@ -471,9 +476,11 @@ fn migrations_are_listed_applied_and_taken_back() {
         "0003_mail",
         "0004_limits",
         "0005_roles",
-        "0006_sweeping"
+        "0006_sweeping",
+        "0007_audit"
     ]);
     let newest_first = json!([
+        "0007_audit",
         "0006_sweeping",
         "0005_roles",
         "0004_limits",
@@ -496,7 +503,7 @@ fn migrations_are_listed_applied_and_taken_back() {
     assert_eq!(migrate(&[]).json(), json!({"applied": all}));
     assert_eq!(migrate(&[]).json(), json!({"applied": []}));
     assert_eq!(migrate(&["--check"]).json(), json!({"pending": []}));
-    let down = migrate(&["--down", "6"]).json();
+    let down = migrate(&["--down", "7"]).json();
     assert_eq!(down, json!({"reverted": newest_first}));
     assert_eq!(migrate(&["--check"]).code, 1);
 }
@@ -509,11 +516,89 @@ fn what_is_over_is_removed_by_command_as_well() {
     for _ in 0..2 {
         let swept = place.run(&["sweep", "--json"], &LIGHT).json();
         let kinds = swept.as_object().expect("an object");
-        assert_eq!(kinds.len(), 8, "{swept}");
+        assert_eq!(kinds.len(), 9, "{swept}");
         assert!(kinds.values().all(|n| n == 0), "{swept}");
     }
     let words = place.run(&["sweep"], &LIGHT).answer();
     assert!(words.starts_with("sessions 0, letters 0"), "{words}");
+}
+
+/// ASVS 16.4.2.
+#[test]
+fn the_audit_trail_is_sealed_and_verified_by_command() {
+    let place = Place::new();
+    let settings = [&LIGHT[..], &[("DOORWARD__AUDIT__SEAL_EVERY", "0s")]].concat();
+    let run = |args: &[&str]| place.run(args, &settings);
+    let none = run(&["audit", "seal", "--json"]).json();
+    assert_eq!(none, json!({"sealed": 0, "head": null}));
+    assert_eq!(
+        run(&["audit", "verify"]).answer(),
+        "whole: no sealed record\n"
+    );
+    for name in ["ann", "ben", "cid"] {
+        let email = format!("{name}@example.org");
+        create(&place, &["user", "create", "--email", &email]).answer();
+    }
+    assert_eq!(run(&["audit", "verify", "--json"]).json()["unsealed"], 3);
+    let sealed = run(&["audit", "seal", "--json"]).json();
+    assert_eq!(sealed["sealed"], 3);
+    let head = sealed["head"].as_str().expect("a head").to_owned();
+    let again = run(&["audit", "seal"]).answer();
+    assert_eq!(again, format!("sealed 0, head {head}\n"));
+    let words = run(&["audit", "verify", "--head", &head]).answer();
+    assert!(
+        words.starts_with(&format!(
+            "whole: 3 sealed records, places 1 to 3\nhead {head}, sealed 20"
+        )),
+        "{words}"
+    );
+
+    sqlite::execute(
+        &place.path("data/doorward.db"),
+        "DROP TRIGGER audit_events_keep; UPDATE audit_events SET outcome = 'refused' WHERE seq = 2",
+    );
+    let broken = run(&["audit", "verify"]);
+    assert_eq!(broken.code, 1);
+    assert!(broken.out.starts_with("BROKEN: 3 sealed"), "{}", broken.out);
+    assert!(broken.out.contains("\nplace 2, record "), "{}", broken.out);
+    assert_eq!(broken.err, "doorward: the audit trail is broken\n");
+    let broken = run(&[
+        "audit",
+        "verify",
+        "--json",
+        "--head",
+        &head.replace("3:", "4:"),
+    ]);
+    let told: Value = serde_json::from_str(&broken.out).expect("JSON");
+    assert_eq!((broken.code, &told["whole"]), (1, &json!(false)));
+    let flaws = [&told["breaks"][0]["flaw"], &told["breaks"][1]["flaw"]];
+    assert_eq!(flaws, [&json!("wrong_seal"), &json!("known_head_gone")]);
+}
+
+/// The lines by which it is found that an older state of the database was put back.
+///
+/// ASVS 16.4.2.
+#[test]
+fn a_server_logs_the_head_of_its_audit_trail() {
+    let place = Place::new();
+    let every_second = [
+        &LIGHT[..],
+        &[
+            ("DOORWARD__AUDIT__SEAL_EVERY", "1s"),
+            ("DOORWARD__LOG__FORMAT", "json"),
+        ],
+    ]
+    .concat();
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    let mut server = place.serve(&every_second);
+    let line = server.logs("audit trail sealed");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+    let start = line.find("\"head\":\"").expect("a head") + 8;
+    let head = line[start..].split('"').next().expect("a text");
+    place
+        .run(&["audit", "verify", "--head", head], &LIGHT)
+        .answer();
 }
 
 #[test]
@@ -780,4 +865,84 @@ fn token(address: &str) -> String {
     assert_eq!(status, 200, "{body}");
     let body: Value = serde_json::from_str(&body).expect("JSON");
     body["access_token"].as_str().expect("a token").to_owned()
+}
+
+/// ASVS 14.2.1: a token names a session and is not shown again.
+#[test]
+fn the_story_of_a_session_is_told_by_its_id_and_by_its_tokens() {
+    let place = Place::new();
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    let server = place.serve(&LIGHT);
+    let token = token(&server.address);
+    let list = place.run(&["session", "list", "ann@example.org", "--json"], &LIGHT);
+    let session = list.json()["items"][0]["id"]
+        .as_str()
+        .expect("one")
+        .to_owned();
+    place.run(&["session", "revoke", &session], &LIGHT).answer();
+
+    let by_id = place
+        .run(&["session", "why", &session, "--json"], &LIGHT)
+        .json();
+    assert_eq!(
+        (&by_id["state"], &by_id["ended"]["actor"]),
+        (&json!("ended"), &json!("operator"))
+    );
+    let by_token = place
+        .run(&["session", "why", &token, "--json"], &LIGHT)
+        .json();
+    assert_eq!(by_token, by_id);
+    let typed = place.run_with_input(&["session", "why", "-"], &LIGHT, &format!("{token}\n"));
+    let words = typed.answer();
+    assert!(
+        words.contains("it was revoked by an operator, on the command line."),
+        "{words}"
+    );
+    assert!(!words.contains(&token));
+
+    // Of another server's making.
+    let (message, _) = token.rsplit_once('.').expect("a token");
+    let forged = format!("{message}.AAAA");
+    for named in [forged.as_str(), "dwr_AAAA", "ann@example.org"] {
+        let refusal = place.run(&["session", "why", named], &LIGHT).refusal();
+        assert_eq!(
+            refusal,
+            "neither the id of a session nor a token that was made with these keys"
+        );
+    }
+}
+
+#[test]
+fn persons_are_exported_and_erased() {
+    let place = Place::new();
+    create(&place, &["user", "create", "--email", "ann@example.org"]).answer();
+    let data = place
+        .run(&["user", "export", "ann@example.org"], &LIGHT)
+        .json();
+    assert_eq!(data["user"]["email"], "ann@example.org");
+    assert_eq!(data["sessions"], json!([]));
+    let actors = data["events"].as_array().expect("events").iter();
+    let actors: Vec<_> = actors
+        .map(|event| (&event["event"], &event["actor"]))
+        .collect();
+    assert_eq!(
+        actors,
+        [
+            (&json!("account_exported"), &json!("operator")),
+            (&json!("account_created"), &json!("operator"))
+        ]
+    );
+
+    let unsure = place.run(&["user", "erase", "ann@example.org"], &LIGHT);
+    assert_eq!(unsure.code, 2, "{}", unsure.err);
+    place
+        .run(&["user", "show", "ann@example.org"], &LIGHT)
+        .answer();
+    let erase = ["user", "erase", "ann@example.org", "--yes", "--json"];
+    let erased = place.run(&erase, &LIGHT).json();
+    assert_eq!(erased, json!({"erased": data["user"]["id"]}));
+    let gone = place
+        .run(&["user", "show", "ann@example.org"], &LIGHT)
+        .refusal();
+    assert_eq!(gone, "there is no user `ann@example.org`");
 }

@@ -878,11 +878,11 @@ fn an_unmigrated_database_stops_the_start() {
     let variables = with(&PRODUCTION, &[("DOORWARD__HTTP__LISTEN", "127.0.0.1:0")]);
     assert_eq!(
         place.run(&["serve"], &variables).refusal(),
-        "database.auto_migrate: is false and the database lacks 0001_users_and_sessions, 0002_refresh_tokens, 0003_mail, 0004_limits, 0005_roles, 0006_sweeping; run `doorward migrate`, or set it to true"
+        "database.auto_migrate: is false and the database lacks 0001_users_and_sessions, 0002_refresh_tokens, 0003_mail, 0004_limits, 0005_roles, 0006_sweeping, 0007_audit; run `doorward migrate`, or set it to true"
     );
     assert_eq!(
         place.run(&["migrate"], &variables).answer(),
-        "applied 0001_users_and_sessions\napplied 0002_refresh_tokens\napplied 0003_mail\napplied 0004_limits\napplied 0005_roles\napplied 0006_sweeping\n"
+        "applied 0001_users_and_sessions\napplied 0002_refresh_tokens\napplied 0003_mail\napplied 0004_limits\napplied 0005_roles\napplied 0006_sweeping\napplied 0007_audit\n"
     );
     drop(place.serve(&variables));
 

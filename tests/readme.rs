@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, process::Command};
 
+use doorward::model::audit::EventKind;
 use serde_json::Value;
 
 use crate::program::Place;
@@ -128,4 +129,18 @@ fn every_setting_stands_in_the_table_with_its_default() {
         })
         .collect();
     assert_eq!(table, defaults());
+}
+
+/// ASVS 16.1.1: the inventory of what is recorded is whole.
+#[test]
+fn every_event_of_the_audit_trail_stands_in_the_table() {
+    let start = README.find("| event | what happened |").expect("the table");
+    let rows = README[start..]
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let named = rows.flat_map(|row| row.split('|').nth(1).expect("a cell").split('·'));
+    let named: Vec<&str> = named.map(|name| name.trim().trim_matches('`')).collect();
+    let kinds: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(named, kinds);
 }

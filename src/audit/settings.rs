@@ -22,7 +22,7 @@ pub struct AuditPolicy {
     pub key: SecretString,
     /// A file that holds `key`, in its place.
     pub key_file: String,
-    /// How long records are kept once they are sealed. Default 365d.
+    /// How long records are kept; only sealed ones are removed. Default 365d.
     pub keep: Span,
     /// How often new records are sealed; `0s` for never by this node. Default 10s.
     pub seal_every: Span,

@@ -4,9 +4,12 @@
 //! as one sentence. Exit codes: 0 done, 1 failed, 2 not understood. Passwords come from standard input
 //! only, since arguments can be seen by every user of a machine.
 
+mod audit;
 mod keys;
 mod mail;
 mod roles;
+mod sessions;
+mod shown;
 mod system;
 mod users;
 
@@ -51,7 +54,7 @@ enum Command {
     Serve,
     /// Apply pending migrations of the database
     Migrate(MigrateArgs),
-    /// Remove what is over: sessions, secrets, letters, accounts that were never verified
+    /// Remove what is over: sessions, secrets, letters, accounts that were never verified, old audit records
     Sweep,
     /// Ask the server on this machine whether it is ready
     Healthcheck,
@@ -68,7 +71,7 @@ enum Command {
     Admin(users::AdminCommand),
     /// Sessions
     #[command(subcommand)]
-    Session(users::SessionCommand),
+    Session(sessions::SessionCommand),
     /// Keys that sign access tokens
     #[command(subcommand)]
     Key(keys::KeyCommand),
@@ -78,6 +81,9 @@ enum Command {
     /// Letters
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// The audit trail
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
 }
 
 #[derive(Debug, Args)]
@@ -155,8 +161,9 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Config(_) => system::check(&settings, say),
         Command::User(command) => users::user(&settings, command, say).await,
         Command::Admin(command) => users::admin(&settings, command, say).await,
-        Command::Session(command) => users::session(&settings, command, say).await,
+        Command::Session(command) => sessions::session(&settings, command, say).await,
         Command::Roles(command) => roles::obey(&settings, command, say).await,
+        Command::Audit(command) => audit::obey(&settings, command, say).await,
         Command::Key(_) | Command::Mail(_) => {
             unreachable!("answered above, before settings are needed")
         }

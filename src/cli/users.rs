@@ -1,18 +1,24 @@
-//! Commands on users and sessions: the administrator's use cases, for whoever holds the database.
+//! Commands on users: the administrator's use cases, for whoever holds the database.
+//!
+//! Says who is meant and shows what came of it; who may do what is no question here, since whoever holds the
+//! database may do everything.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Failure, Say, password_from_stdin, program};
+use super::{
+    Failure, Say, password_from_stdin, program,
+    shown::{details_as_json, session_as_json},
+};
 use crate::{
+    audit::OwnEvent,
     auth::Auth,
     config::Settings,
     email::EmailAddress,
     error::AuthError,
-    ids::{SessionId, UserId},
+    ids::UserId,
     model::{
         account::NewAccount,
-        session::Session,
         user::{ADMIN, Roles, User, UserStatus},
     },
     roles::Actor,
@@ -21,7 +27,7 @@ use crate::{
     username::Username,
 };
 
-const OPERATOR: Actor<'static> = Actor::Operator;
+pub(super) const OPERATOR: Actor<'static> = Actor::Operator;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -56,6 +62,19 @@ pub(super) enum UserCommand {
         /// Id, e-mail address or user name
         user: String,
     },
+    /// Erase a user for good, with all that is kept of the person; records of the audit trail keep their ids
+    Erase {
+        /// Id, e-mail address or user name
+        user: String,
+        /// Really: nothing brings the user back
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+    /// Print all that is kept of a person as JSON, to be handed to that person
+    Export {
+        /// Id, e-mail address or user name
+        user: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,25 +96,6 @@ pub(super) struct NewUserArgs {
     /// Read the password from standard input
     #[arg(long, required = true)]
     password_stdin: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum SessionCommand {
-    /// List a user's sessions
-    List {
-        /// Id, e-mail address or user name
-        user: String,
-    },
-    /// End a session, or all of a user; effective on the next request
-    #[command(group = clap::ArgGroup::new("which").required(true))]
-    Revoke {
-        /// The session's id
-        #[arg(group = "which")]
-        session: Option<SessionId>,
-        /// Id, e-mail address or user name of the user whose sessions end
-        #[arg(long, group = "which")]
-        user: Option<String>,
-    },
 }
 
 pub(super) async fn user(
@@ -144,10 +144,28 @@ pub(super) async fn user(
                 auth.admin().unlock(OPERATOR, user.id).await?;
                 user
             }
+            UserCommand::Erase { user, .. } => return erase(auth, &user, say).await,
+            UserCommand::Export { user } => return export(auth, &user).await,
         };
         say.text(in_words(&user), as_json(&user))
     })
     .await
+}
+
+async fn erase(auth: &Auth, name: &str, say: Say) -> Result<(), Failure> {
+    let id = find(auth, name).await?.id;
+    auth.admin().erase_user(OPERATOR, id).await?;
+    say.text(format!("user {id} is erased"), json!({ "erased": id }))
+}
+
+async fn export(auth: &Auth, name: &str) -> Result<(), Failure> {
+    let id = find(auth, name).await?.id;
+    let data = auth.admin().export_user(OPERATOR, id).await?;
+    let sessions: Vec<Value> = data.sessions.iter().map(session_as_json).collect();
+    let events: Vec<Value> = data.events.iter().map(event_as_json).collect();
+    let all = json!({ "user": as_json(&data.user), "sessions": sessions, "events": events });
+    // There are no other words for it.
+    Say { json: true }.text("", all)
 }
 
 pub(super) async fn admin(
@@ -194,45 +212,6 @@ pub(super) async fn admin(
     .await
 }
 
-pub(super) async fn session(
-    settings: &Settings,
-    command: SessionCommand,
-    say: Say,
-) -> Result<(), Failure> {
-    with_service(settings, async |auth| match command {
-        SessionCommand::List { user } => {
-            let sessions = auth.sessions().list(find(auth, &user).await?.id).await?;
-            let words = match sessions.as_slice() {
-                [] => "no open session".to_owned(),
-                some => some.iter().map(session_in_words).collect(),
-            };
-            let values: Vec<Value> = sessions.iter().map(session_as_json).collect();
-            say.text(words, json!({ "items": values }))
-        }
-        SessionCommand::Revoke {
-            user: Some(user), ..
-        } => {
-            let ended = auth
-                .admin()
-                .revoke_all(OPERATOR, find(auth, &user).await?.id)
-                .await?;
-            say.text(
-                format!("{ended} session(s) ended"),
-                json!({ "ended": ended }),
-            )
-        }
-        SessionCommand::Revoke {
-            session: Some(session),
-            ..
-        } => {
-            auth.admin().revoke_session(OPERATOR, session).await?;
-            say.text("the session is ended", json!({ "ended": 1 }))
-        }
-        SessionCommand::Revoke { .. } => Err(Failure("name a session or --user".to_owned())),
-    })
-    .await
-}
-
 /// Runs a command on the same use cases as the server, on the configured database.
 pub(super) async fn with_service(
     settings: &Settings,
@@ -245,7 +224,7 @@ pub(super) async fn with_service(
     done
 }
 
-async fn find(auth: &Auth, name: &str) -> Result<User, Failure> {
+pub(super) async fn find(auth: &Auth, name: &str) -> Result<User, Failure> {
     let found = if let Ok(id) = name.parse::<UserId>() {
         auth.admin().user(id).await
     } else {
@@ -286,7 +265,7 @@ fn in_words(user: &User) -> String {
     )
 }
 
-fn as_json(user: &User) -> Value {
+pub(super) fn as_json(user: &User) -> Value {
     let deactivated_at = match user.status {
         UserStatus::Active => None,
         UserStatus::Deactivated { at } => Some(at.to_string()),
@@ -305,33 +284,17 @@ fn as_json(user: &User) -> Value {
     })
 }
 
-fn session_in_words(session: &Session) -> String {
-    let device = &session.device;
-    let address = device
-        .address
-        .map_or_else(|| "-".to_owned(), |a| a.to_string());
-    // What a client said about itself must not steer the terminal.
-    let name = device
-        .name
-        .as_deref()
-        .or(device.user_agent.as_deref())
-        .unwrap_or("-");
-    let name: String = name.chars().filter(|c| !c.is_control()).collect();
-    format!(
-        "{}  opened {}  seen {}  {address}  {name}\n",
-        session.id, session.created_at, session.last_seen_at
-    )
-}
-
-fn session_as_json(session: &Session) -> Value {
+fn event_as_json(event: &OwnEvent) -> Value {
     json!({
-        "id": session.id,
-        "user_id": session.user_id,
-        "created_at": session.created_at.to_string(),
-        "last_seen_at": session.last_seen_at.to_string(),
-        "expires_at": session.expires_at.to_string(),
-        "device_name": session.device.name,
-        "user_agent": session.device.user_agent,
-        "address": session.device.address.map(|a| a.to_string()),
+        "id": event.id,
+        "at": event.at.to_string(),
+        "event": event.event,
+        "outcome": event.outcome,
+        "reason": event.reason,
+        "actor": event.actor,
+        "about_you": event.about_you,
+        "session_id": event.session,
+        "details": details_as_json(event.details.as_ref()),
+        "facts": event.facts,
     })
 }

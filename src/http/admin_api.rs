@@ -16,8 +16,8 @@ use super::{
     },
     me_api::{given, profile_change},
     permission::{
-        Declared, Fresh, HasPermission, MayStepUp, RolesGrant, SessionsRevoke, UsersRead,
-        UsersWrite,
+        Declared, Fresh, HasPermission, MayStepUp, RolesGrant, SessionsRevoke, UsersErase,
+        UsersRead, UsersWrite,
     },
     problem::{ADMIN, Answer, BODY, CONFLICT, Done, Fails, INVALID, NOT_FOUND},
     verification_api::Accepted,
@@ -323,6 +323,22 @@ impl AdminApi {
                 .await?)
                 .into(),
         ))
+    }
+
+    /// Erase a user
+    ///
+    /// For good: the account, its sessions, letters and everything else that is kept of the person. Records of the
+    /// audit trail keep their ids; from where the person came cannot be read any more. The last active
+    /// administrator cannot be erased.
+    #[oai(path = "/users/:id", method = "delete", operation_id = "erase_user")]
+    async fn erase(
+        &self,
+        by: Declared<Fresh<HasPermission<UsersErase>>>,
+        id: Path<Uuid>,
+    ) -> Result<Done, Fails<{ ADMIN | NOT_FOUND | CONFLICT }>> {
+        let admin = self.auth.admin();
+        admin.erase_user(by.actor(), id.0.into()).await?;
+        Ok(Done)
     }
 
     /// Start a user's password reset

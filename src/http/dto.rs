@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use poem_openapi::{
     Enum, Object,
     registry::{MetaSchema, MetaSchemaRef},
-    types::{Example, ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
+    types::{Example, ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type},
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -39,6 +39,12 @@ impl From<Timestamp> for Time {
     }
 }
 
+impl From<Time> for Timestamp {
+    fn from(time: Time) -> Self {
+        time.0
+    }
+}
+
 impl Type for Time {
     const IS_REQUIRED: bool = true;
 
@@ -68,6 +74,12 @@ impl ParseFromJSON for Time {
             .as_ref()
             .and_then(Value::as_str)
             .ok_or_else(ParseError::expected_input)?;
+        Self::parse_from_parameter(text).map_err(ParseError::propagate)
+    }
+}
+
+impl ParseFromParameter for Time {
+    fn parse_from_parameter(text: &str) -> ParseResult<Self> {
         let at = chrono::DateTime::parse_from_rfc3339(text).map_err(ParseError::custom)?;
         Ok(Self(at.to_utc().into()))
     }

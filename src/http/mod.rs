@@ -5,6 +5,7 @@
 //! a guard where one is asked for, the handler.
 
 mod admin_api;
+mod audit_api;
 mod auth_api;
 mod body;
 mod check_api;
@@ -27,6 +28,7 @@ mod outbox_api;
 mod page;
 mod password_api;
 mod permission;
+mod persons_api;
 mod problem;
 mod roles_api;
 mod shapes;
@@ -44,6 +46,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     admin_api::AdminApi,
+    audit_api::AuditApi,
     auth_api::AuthApi,
     check_api::CheckApi,
     edge::{Edge, Methods},
@@ -54,6 +57,7 @@ use self::{
     origins::{check_origins, is_plain_text},
     outbox_api::OutboxApi,
     password_api::PasswordApi,
+    persons_api::{EventsApi, PersonsApi},
     roles_api::RolesApi,
     strength_api::StrengthApi,
     surface::{Context, Surface},
@@ -66,8 +70,8 @@ pub use self::{
     guard::{AdminRole, Guard, HasRole, RoleName, Secured},
     matrix::{Asks, Operation, Verdict, operations},
     permission::{
-        Fresh, HasPermission, OutboxManage, PermissionName, RolesGrant, RolesRead, SessionsRevoke,
-        StepUp, UsersRead, UsersWrite,
+        AuditRead, Fresh, HasPermission, OutboxManage, PermissionName, RolesGrant, RolesRead,
+        SessionsRevoke, StepUp, UsersErase, UsersRead, UsersWrite,
     },
     problem::Problem,
 };
@@ -368,9 +372,12 @@ type Api = (
     StrengthApi,
     VerificationApi,
     MeApi,
+    EventsApi,
     AdminApi,
+    PersonsApi,
     RolesApi,
     OutboxApi,
+    AuditApi,
     OAuthApi,
     SystemApi,
     VersionApi,
@@ -394,12 +401,15 @@ impl Auth {
                 auth: self.clone(),
                 surface: Arc::clone(&surface),
             },
+            EventsApi(self.clone()),
             AdminApi {
                 auth: self.clone(),
                 public_url: options.public_url.clone(),
             },
+            PersonsApi(self.clone()),
             RolesApi(self.clone()),
             OutboxApi(self.clone()),
+            AuditApi(self.clone()),
             OAuthApi {
                 auth: self.clone(),
                 surface: Arc::clone(&surface),

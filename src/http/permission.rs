@@ -79,6 +79,22 @@ impl PermissionName for OutboxManage {
     const NAME: &'static str = role::OUTBOX_MANAGE;
 }
 
+/// Read the audit trail and export it.
+#[derive(Debug)]
+pub struct AuditRead;
+
+impl PermissionName for AuditRead {
+    const NAME: &'static str = role::AUDIT_READ;
+}
+
+/// Give out all that is kept of a person, and erase it.
+#[derive(Debug)]
+pub struct UsersErase;
+
+impl PermissionName for UsersErase {
+    const NAME: &'static str = role::USERS_ERASE;
+}
+
 /// A caller with a permission, as roles and user are in the database now; anybody else is answered 403.
 pub struct HasPermission<P: PermissionName> {
     caller: CurrentUser,

@@ -25,9 +25,13 @@ pub const ROLES_READ: &str = "roles:read";
 pub const ROLES_GRANT: &str = "roles:grant";
 /// See letters, try them again and drop them.
 pub const OUTBOX_MANAGE: &str = "outbox:manage";
+/// Read the audit trail and export it.
+pub const AUDIT_READ: &str = "audit:read";
+/// Give out all that is kept of a person, and erase it.
+pub const USERS_ERASE: &str = "users:erase";
 
 /// All permissions of Doorward's own, with what each allows.
-pub const OWN: [(&str, &str); 6] = [
+pub const OWN: [(&str, &str); 8] = [
     (USERS_READ, "see users and their sessions"),
     (
         USERS_WRITE,
@@ -40,6 +44,11 @@ pub const OWN: [(&str, &str); 6] = [
         "give roles to users, make and change roles; its holders are the administrators",
     ),
     (OUTBOX_MANAGE, "see letters, try them again and drop them"),
+    (AUDIT_READ, "read the audit trail and export it"),
+    (
+        USERS_ERASE,
+        "give out all that is kept of a person, and erase it",
+    ),
 ];
 
 /// What the names of Doorward's permissions begin with, those to come included.

@@ -3,6 +3,7 @@
 use super::{CurrentUser, Sessions};
 use crate::{
     error::{AuthError, AuthResult},
+    ids::{SessionId, UserId},
     model::{
         audit::Agent,
         session::{CloseReason, RefreshVerdict, Transport},
@@ -88,14 +89,7 @@ impl Sessions {
     /// # Errors
     /// [`AuthError::Store`] when the session could not be ended.
     pub async fn revoke_by_token(&self, token: &str) -> AuthResult<()> {
-        let of = if is_refresh_token(token) {
-            let read = self.tokens.read_refresh(token);
-            read.map(|token| (token.user(), token.session()))
-        } else {
-            let read = self.tokens.verify(TokenKind::Access, token);
-            read.map(|claims| (claims.sub, claims.sid))
-        };
-        let (user, session) = match of {
+        let (user, session) = match self.of_token(token) {
             Ok(of) => of,
             Err(refused) if is_refusal(&refused) => return Ok(()),
             Err(other) => return Err(other),
@@ -105,5 +99,28 @@ impl Sessions {
             .close_session(user, session, reason, None, &by)
             .await?;
         Ok(())
+    }
+
+    fn of_token(&self, token: &str) -> AuthResult<(UserId, SessionId)> {
+        if is_refresh_token(token) {
+            let read = self.tokens.read_refresh(token);
+            read.map(|token| (token.user(), token.session()))
+        } else {
+            let read = self.tokens.verify(TokenKind::Access, token);
+            read.map(|claims| (claims.sub, claims.sid))
+        }
+    }
+
+    /// Which session a genuine access token, refresh token or cookie belongs to, whether or not it is honoured any
+    /// more. The database is not asked.
+    ///
+    /// # Errors
+    /// [`AuthError::TokenInvalid`] for whatever was not made with a key of the ring.
+    pub fn session_of_token(&self, token: &str) -> AuthResult<SessionId> {
+        if let Ok((_, session)) = self.of_token(token) {
+            return Ok(session);
+        }
+        let cookie = self.tokens.verify(TokenKind::Cookie, token)?;
+        Ok(cookie.sid)
     }
 }

@@ -177,6 +177,13 @@ fn assert_whole(what: &str, reply: &Reply) {
                 serde_json::from_str::<serde_json::Value>(&reply.text).expect(what);
             }
         }
+        "application/x-ndjson" => {
+            assert_sound(what, reply);
+            assert!(policy.ends_with("; sandbox"), "{what}: {policy}");
+            for line in reply.text.lines() {
+                serde_json::from_str::<serde_json::Value>(line).expect(what);
+            }
+        }
         "text/html; charset=utf-8" => {
             assert_page(what, reply);
             let begins = reply.text.trim_start();

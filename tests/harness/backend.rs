@@ -134,6 +134,17 @@ impl Database {
         }
     }
 
+    /// As [`Self::sql`]; the database's refusal is answered.
+    pub async fn try_sql(&self, statement: &str) -> Result<(), String> {
+        match self.backend() {
+            Backend::Sqlite => sqlite::try_execute(&self.settings.sqlite.path, statement),
+            Backend::Postgres => {
+                postgres::try_execute(self.settings.postgres.url.expose(), statement).await
+            }
+            Backend::Mongodb => panic!("MongoDB does not speak SQL"),
+        }
+    }
+
     /// Everything that is stored, as somebody who steals a backup has it: bytes of PostgreSQL stand in
     /// it in hexadecimal.
     pub async fn dump(&self) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! Rows changed by hand, as an operator with a database shell could.
 
+use std::fmt::Write as _;
+
 use doorward::{
     clock::Timestamp,
     ids::{LetterId, SessionId, UserId},
@@ -38,7 +40,7 @@ impl Database {
     pub async fn close_session_row(&self, user: UserId, session: SessionId, at: Timestamp) {
         let fields = [
             ("closed_at", Value::Time(at)),
-            ("close_reason", Value::Text("revoked")),
+            ("close_reason", Value::Text("revoked".to_owned())),
         ];
         self.set_session(user, session, &fields).await;
     }
@@ -70,7 +72,7 @@ impl Database {
     pub async fn corrupt_session_row(&self, user: UserId, session: SessionId, at: Timestamp) {
         let fields = [
             ("closed_at", Value::Time(at)),
-            ("close_reason", Value::Text("banana")),
+            ("close_reason", Value::Text("banana".to_owned())),
         ];
         self.set_session(user, session, &fields).await;
     }
@@ -165,16 +167,21 @@ impl Database {
         assert_eq!(changed.modified_count, 1, "the user is there");
     }
 
-    fn id_literal(&self, id: Uuid) -> String {
+    pub(super) fn id_literal(&self, id: Uuid) -> String {
         match self.backend() {
             Backend::Sqlite => format!("x'{}'", id.simple()),
             _ => format!("'{id}'"),
         }
     }
 
-    fn literal(&self, value: &Value) -> String {
+    pub(super) fn literal(&self, value: &Value) -> String {
         match (value, self.backend()) {
-            (Value::Text(text), _) => format!("'{text}'"),
+            (Value::Text(text), _) => format!("'{}'", text.replace('\'', "''")),
+            (Value::Id(id), _) => self.id_literal(*id),
+            (Value::Bytes(bytes), Backend::Sqlite) => format!("x'{}'", hex(bytes)),
+            (Value::Bytes(bytes), _) => format!("'\\x{}'", hex(bytes)),
+            (Value::Number(number), _) => number.to_string(),
+            (Value::Nothing, _) => "NULL".to_owned(),
             (Value::Time(at), Backend::Sqlite) => at.as_millis().to_string(),
             (Value::Time(at), _) => format!("'{at}'"),
         }
@@ -182,21 +189,39 @@ impl Database {
 }
 
 /// A value as a shell would write it.
-enum Value {
-    Text(&'static str),
+pub(super) enum Value {
+    Text(String),
     Time(Timestamp),
+    Id(Uuid),
+    Bytes(Vec<u8>),
+    Number(i64),
+    Nothing,
 }
 
 impl Value {
-    fn bson(&self) -> Bson {
+    pub(super) fn bson(&self) -> Bson {
         match self {
-            Self::Text(text) => Bson::from(*text),
+            Self::Text(text) => Bson::from(text.as_str()),
             Self::Time(at) => Bson::DateTime(DateTime::from_millis(at.as_millis())),
+            Self::Id(id) => bson_id(*id),
+            Self::Bytes(bytes) => Bson::Binary(Binary {
+                subtype: BinarySubtype::Generic,
+                bytes: bytes.clone(),
+            }),
+            Self::Number(number) => Bson::Int64(*number),
+            Self::Nothing => Bson::Null,
         }
     }
 }
 
-fn bson_id(id: Uuid) -> Bson {
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a text takes everything");
+        text
+    })
+}
+
+pub(super) fn bson_id(id: Uuid) -> Bson {
     Bson::Binary(Binary {
         subtype: BinarySubtype::Uuid,
         bytes: id.as_bytes().to_vec(),

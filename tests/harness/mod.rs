@@ -1,6 +1,7 @@
 //! What the tests stand on: databases, decorated stores, races.
 
 pub mod app;
+mod audit_edits;
 pub mod backend;
 pub mod breaches;
 pub mod browser;

@@ -18,11 +18,16 @@ const TEMPLATE_LOCK: i64 = 0x7465_6d70;
 
 /// Runs statements in the database that the URL names.
 pub async fn execute(url: &str, statement: &str) {
-    let client = connect(url).await;
-    client
-        .batch_execute(statement)
+    try_execute(url, statement)
         .await
-        .unwrap_or_else(|e| panic!("{e:?}: {statement}"));
+        .unwrap_or_else(|e| panic!("{e}: {statement}"));
+}
+
+/// As [`execute`]; the database's refusal is answered.
+pub async fn try_execute(url: &str, statement: &str) -> Result<(), String> {
+    let client = connect(url).await;
+    let done = client.batch_execute(statement).await;
+    done.map_err(|refused| format!("{refused:?}"))
 }
 
 async fn connect(url: &str) -> Client {

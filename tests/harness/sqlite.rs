@@ -26,12 +26,16 @@ impl Drop for WriteLock {
 
 /// Runs statements on the file. As in the shell, foreign keys are not looked after.
 pub fn execute(path: &Path, statement: &str) {
+    try_execute(path, statement).unwrap_or_else(|e| panic!("{e}: {statement}"));
+}
+
+/// As [`execute`]; the database's refusal is answered.
+pub fn try_execute(path: &Path, statement: &str) -> Result<(), String> {
     let url = path.to_str().expect("a temporary folder has a plain name");
     let mut connection = SqliteConnection::establish(url).expect("the file opens");
     let batch = format!("PRAGMA busy_timeout = 10000; {statement}");
-    connection
-        .batch_execute(&batch)
-        .unwrap_or_else(|e| panic!("{e}: {statement}"));
+    let done = connection.batch_execute(&batch);
+    done.map_err(|refused| refused.to_string())
 }
 
 /// The file, with what is not in it yet.

@@ -25,6 +25,7 @@ mod refreshing;
 mod registrations;
 mod roles;
 mod sample;
+mod sealing;
 mod standing;
 mod sweeping;
 mod users;

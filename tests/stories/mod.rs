@@ -3,9 +3,12 @@
 mod accounts;
 mod administration;
 mod audit;
+mod audit_reading;
+mod audit_seals;
 mod concealment;
 mod cookies;
 mod crashes;
+mod erasing;
 mod forward_auth;
 mod hand_edits;
 mod held_moments;
@@ -23,3 +26,4 @@ mod roles;
 mod sessions;
 mod single_login;
 mod sweeping;
+mod why;

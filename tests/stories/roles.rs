@@ -169,7 +169,7 @@ async fn call(client: &Client, operation: &Operation, target: &str, body: Option
 fn verdict_of(reply: &Reply) -> &'static str {
     let is_json = reply
         .header("content-type")
-        .is_some_and(|kind| kind.contains("json"));
+        .is_some_and(|kind| kind.ends_with("/json") || kind.ends_with("+json"));
     let body = if is_json { reply.json() } else { Value::Null };
     match body["code"].as_str().or(body["error"].as_str()) {
         Some("unauthenticated" | "invalid_client") => "401",
