@@ -1,9 +1,12 @@
 //! What is MongoDB's own: pipelines that must not read values as expressions, sessions embedded in
 //! their user, documents without a schema.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use doorward::{
@@ -18,10 +21,12 @@ use doorward::{
     },
 };
 use mongodb::{
-    Collection,
+    Client, Collection,
     bson::{Binary, Bson, DateTime, Document, doc, spec::BinarySubtype},
+    options::ClientOptions,
 };
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::sample::{
     IDLE, Login, NOW, SINGLE, add_user, address, at, attributes, by_username, closed,
@@ -205,6 +210,29 @@ async fn two_hundred_logins_of_one_user_keep_nobody_else_waiting() {
     let (_, before_other) = tokio::join!(race(racers), other);
     assert!(before_other < RACERS / 2, "{before_other}");
     assert_eq!(open_ids(&*nodes[1], ann).await.len(), 1);
+}
+
+/// The server itself would give it up after a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_a_node_that_is_gone_is_ended() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let url = database.settings().mongodb.url.expose();
+    let mut options = ClientOptions::parse(url).await.expect("valid");
+    options.app_name = Some("doorward".to_owned());
+    let gone = Client::with_options(options).expect("a client");
+    let mut session = gone.start_session().await.expect("a session");
+    session.start_transaction().await.expect("a transaction");
+    let users = gone.database(&database.settings().mongodb.database);
+    let held = users
+        .collection::<Document>("users")
+        .update_one(key(ann), doc! {"$set": {"held": true}})
+        .session(&mut session);
+    assert_eq!(held.await.expect("changed").modified_count, 1);
+    let login = Login::of(&*store, ann).await;
+    let opened = timeout(Duration::from_secs(20), login.open(&*store, NOW)).await;
+    opened.expect("long before the server gives it up");
 }
 
 /// A shell writes doubles.

@@ -49,6 +49,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
     promise(&mut options, settings);
     let connections = options.max_pool_size.filter(|most| *most > 0);
     let turns = connections.unwrap_or(MOST_CONNECTIONS) as usize;
+    let app_name = options.app_name.clone().unwrap_or_default();
     let client = Client::with_options(options).map_err(|_| malformed())?;
     let store = MongoStore {
         database: client.database(&settings.database),
@@ -57,6 +58,8 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
         linearizable: settings.linearizable,
         turns: Arc::new(Semaphore::new(turns)),
         lanes: Arc::new(Lanes::new()),
+        app_name,
+        ending: Arc::default(),
     };
     let database = store.database.clone();
     let hello = store

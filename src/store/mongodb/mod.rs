@@ -6,6 +6,7 @@
 //! primary and see only what a majority has. `documents` decides what is stored, `migrate` makes the
 //! collections and indexes.
 
+mod abandoned;
 mod addresses;
 mod audit;
 mod codes;
@@ -104,6 +105,10 @@ pub struct MongoStore {
     /// As many as there are connections: see [`Self::at_work`].
     turns: Arc<Semaphore>,
     lanes: Arc<Lanes>,
+    /// As the server knows us.
+    app_name: String,
+    /// Held by whoever looks for abandoned transactions.
+    ending: Arc<Mutex<()>>,
 }
 
 impl MongoStore {
@@ -171,7 +176,12 @@ impl MongoStore {
                 Err(StoreError::Driver("an operation panicked".into()))
             }
             Ok(Err(_)) => Err(StoreError::Unavailable("the node is stopping".into())),
-            Err(_) => Err(too_slow(self.operation_timeout)),
+            Err(_) => {
+                // It may have waited for what nobody will finish.
+                let store = self.clone();
+                tokio::spawn(async move { store.end_abandoned().await });
+                Err(too_slow(self.operation_timeout))
+            }
         }
     }
 }

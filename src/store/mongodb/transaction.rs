@@ -54,6 +54,9 @@ impl Lanes {
     }
 }
 
+/// How long conflicts may last before somebody may be in the way who is gone.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// How a run of a transaction ends.
 pub(super) enum Step<T> {
     /// Make it so.
@@ -135,9 +138,14 @@ async fn repeat<T: Transaction>(store: &MongoStore, work: &T) -> StoreResult<T::
         .build();
     // No count of tries: time bounds them, and a conflict means that another made progress.
     let watch = Stopwatch::start();
+    let mut looked = 0;
     for attempt in 0.. {
         if watch.elapsed() > store.operation_timeout {
             break;
+        }
+        if watch.elapsed() > PATIENCE.saturating_mul(looked + 1) {
+            looked += 1;
+            store.end_abandoned().await;
         }
         pause_before(attempt).await;
         session
