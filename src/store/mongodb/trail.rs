@@ -182,7 +182,9 @@ impl Seal {
         let failed = reply.get_array("writeErrors").ok();
         let code = failed.and_then(|failed| failed.first()?.as_document()?.get_i32("code").ok());
         match (failed, code) {
-            (None, _) => Ok(reply.get_i32("n").ok().and_then(|n| n.try_into().ok()) == Some(some.len())),
+            (None, _) => {
+                Ok(reply.get_i32("n").ok().and_then(|n| n.try_into().ok()) == Some(some.len()))
+            }
             (Some(_), Some(DUPLICATE_KEY)) => Ok(false),
             (Some(_), _) => {
                 let what = "some records could not be sealed";
