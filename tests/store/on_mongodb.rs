@@ -1,6 +1,11 @@
 //! What is MongoDB's own: pipelines that must not read values as expressions, sessions embedded in
 //! their user, documents without a schema.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use doorward::{
     ids::{SessionId, UserId},
     model::{
@@ -20,11 +25,10 @@ use serde_json::json;
 
 use super::sample::{
     IDLE, Login, NOW, SINGLE, add_user, address, at, attributes, by_username, closed,
-    fresh_session_id, limit, login_finds, named_user, new_user, reject, roles, state, stored_hash,
-    user, view,
+    fresh_session_id, limit, login_finds, named_user, new_user, open_ids, reject, roles, state,
+    stored_hash, two_nodes, user, view,
 };
-use crate::harness::backend::Database;
-use crate::harness::occasions::by;
+use crate::harness::{backend::Database, occasions::by, race, until};
 
 fn key(user: UserId) -> Document {
     let bytes = user.as_uuid().as_bytes().to_vec();
@@ -170,6 +174,37 @@ async fn a_thousand_replaced_sessions_are_all_named() {
     assert_eq!(evicted(&login.under(SINGLE)).await.len(), 1000);
     let kept = document(&database, ann).await;
     assert_eq!(kept.get_array("sessions").map(Vec::len).ok(), Some(21));
+}
+
+/// They stand in line for the user's document, and take nobody else's turn meanwhile. Refused by the server and
+/// tried again, most would not get through at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_logins_of_one_user_keep_nobody_else_waiting() {
+    const RACERS: usize = 200;
+    let database = Database::fresh(Backend::Mongodb).await;
+    let nodes = two_nodes(&database).await;
+    let ann = add_user(&*nodes[0], "ann@example.org").await;
+    let bob = add_user(&*nodes[0], "bob@example.org").await;
+    let login = Login::of(&*nodes[0], ann).await;
+    let others = Login::of(&*nodes[0], bob).await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let racers = (0..RACERS).map(|n| {
+        let (store, login) = (Arc::clone(&nodes[n % 2]), login.clone());
+        let answered = Arc::clone(&answered);
+        async move {
+            login.open(&*store, NOW).await;
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let first_answered = || async { answered.load(Ordering::Relaxed) > 0 };
+    let other = async {
+        until("they are at work", first_answered).await;
+        others.open(&*nodes[0], NOW).await;
+        answered.load(Ordering::Relaxed)
+    };
+    let (_, before_other) = tokio::join!(race(racers), other);
+    assert!(before_other < RACERS / 2, "{before_other}");
+    assert_eq!(open_ids(&*nodes[1], ann).await.len(), 1);
 }
 
 /// A shell writes doubles.

@@ -2,7 +2,7 @@
 //! time does so.
 //!
 //! What is one document is chosen and then deleted on the condition that it is still over. An account is
-//! several, so it goes in a transaction.
+//! several, and sessions go with records of their ends, so these go in a transaction.
 
 use async_trait::async_trait;
 use mongodb::{
@@ -20,7 +20,8 @@ use super::{
     limits::{DEVICES, RATE_LIMITS},
     outbox::MAIL_OUTBOX,
     registrations::PENDING_REGISTRATIONS,
-    rows::read_user_id,
+    rows::{read_ended, read_user_id},
+    sessions::{is_open, named, sessions_where},
     transaction::{Step, Stopped, Transaction, transact},
 };
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     model::{
         audit::{Event, EventKind, Occasion},
         mail::LetterState,
+        session::CloseReason,
     },
     store::{Leftover, StoreResult},
 };
@@ -46,7 +48,10 @@ impl MongoStore {
     ) -> StoreResult<u32> {
         let earlier = doc! { "$lt": time_bson(before) };
         match what {
-            Leftover::Sessions => self.sweep_sessions(earlier, most).await,
+            Leftover::Sessions => {
+                let by = by.clone();
+                transact(self, SweepSessions { before, most, by }).await
+            }
             Leftover::OneTimeSecrets => self.sweep_secrets(earlier, most).await,
             Leftover::Registrations => {
                 let is_over = doc! { "expires_at": earlier };
@@ -124,21 +129,6 @@ impl MongoStore {
         Ok(counted(self.bounded(delete).await?.deleted_count))
     }
 
-    /// Counts users: a batch takes all of a user's sessions that are over.
-    async fn sweep_sessions(&self, earlier: Document, most: u32) -> StoreResult<u32> {
-        let is_over = doc! { "sessions.expires_at": earlier.clone() };
-        let mut chosen = is_over.clone();
-        let ids = self.some_over(USERS, is_over, most).await?;
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        chosen.insert("_id", doc! { "$in": ids });
-        let pull = doc! { "$pull": { "sessions": { "expires_at": earlier } } };
-        let users = self.collection(USERS);
-        let update = async move { users.update_many(chosen, pull).await };
-        Ok(counted(self.bounded(update).await?.modified_count))
-    }
-
     /// A letter that may be tried again makes its secret anew unless that stands here as spent, so a secret
     /// goes after its letter.
     async fn sweep_secrets(&self, earlier: Document, most: u32) -> StoreResult<u32> {
@@ -202,6 +192,68 @@ pub(super) fn key_of(document: &RawDocument) -> Result<Option<Bson>, Error> {
 
 fn counted(documents: u64) -> u32 {
     u32::try_from(documents).unwrap_or(u32::MAX)
+}
+
+/// Removes sessions that are over. One that nobody presented after its time was never closed: its end is recorded
+/// now.
+struct SweepSessions {
+    before: Timestamp,
+    most: u32,
+    by: Occasion,
+}
+
+impl SweepSessions {
+    /// A projection: the sessions that end by this.
+    fn ending(&self) -> Document {
+        let before = time_bson(self.before);
+        // What is missing or of another type is less than any time, and stays.
+        let is_over = doc! { "$and": [
+            is_open("$$s"),
+            { "$eq": [{ "$type": "$$s.expires_at" }, "date"] },
+            { "$lt": ["$$s.expires_at", before] },
+        ] };
+        doc! { "ended": { "$cond": [
+            { "$isArray": "$sessions" },
+            named(sessions_where(is_over), CloseReason::Expired.as_str()),
+            [],
+        ] } }
+    }
+}
+
+#[async_trait]
+impl Transaction for SweepSessions {
+    type Outcome = u32;
+
+    /// Counts users: a batch takes all of a user's sessions that are over.
+    async fn run(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+    ) -> Result<Step<u32>, Stopped> {
+        let earlier = doc! { "$lt": time_bson(self.before) };
+        let users = store.collection(USERS);
+        let find = users.find(doc! { "sessions.expires_at": earlier.clone() });
+        let find = find.limit(i64::from(self.most)).projection(self.ending());
+        let mut found = find.session(&mut *session).await?;
+        let mut ids = Vec::new();
+        let mut log = Log::new(&self.by);
+        while found.advance(&mut *session).await? {
+            let document = found.current();
+            ids.extend(key_of(document)?);
+            // Nonsense in one document must not keep all others from being swept.
+            if let Ok(user) = read_user_id(document) {
+                log.add_ends(user, &read_ended(document, user).unwrap_or_default());
+            }
+        }
+        if ids.is_empty() {
+            return Ok(Step::Abort(0));
+        }
+        let pull = doc! { "$pull": { "sessions": { "expires_at": earlier } } };
+        let update = users.update_many(doc! { "_id": { "$in": ids } }, pull);
+        let swept = update.session(&mut *session).await?.modified_count;
+        log.write(store, session).await?;
+        Ok(Step::Commit(counted(swept)))
+    }
 }
 
 /// Removes accounts whose address was not verified in time, with everything that is theirs, the keys of their
