@@ -7,7 +7,9 @@
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
+    action::{Action, Find},
     bson::{Bson, Document, RawDocument, doc},
+    options::Hint,
 };
 use uuid::Uuid;
 
@@ -268,7 +270,7 @@ impl Transaction for Cut {
 impl MongoStore {
     pub(super) async fn read_trail(&self, filter: &AuditFilter) -> StoreResult<Vec<AuditRecord>> {
         let newest_first = doc! { "_id": -1 };
-        self.read_records(listed(filter), newest_first, filter.limit)
+        self.read_records(listed(filter), newest_first, filter.limit, None)
             .await
     }
 
@@ -276,12 +278,16 @@ impl MongoStore {
     pub(super) async fn read_unsealed(&self, most: u32) -> StoreResult<Vec<AuditRecord>> {
         let mut waiting = waiting();
         waiting.insert("_id", is_an_id());
-        self.read_records(waiting, doc! { "_id": 1 }, most).await
+        // While few wait, looking for them among all by id would be long.
+        let index = Hint::Name("unsealed".to_owned());
+        self.read_records(waiting, doc! { "_id": 1 }, most, Some(index))
+            .await
     }
 
     pub(super) async fn read_sealed(&self, after: i64, most: u32) -> StoreResult<Vec<AuditRecord>> {
         let sealed = doc! { "seq": { "$gt": after } };
-        self.read_records(sealed, doc! { "seq": 1 }, most).await
+        self.read_records(sealed, doc! { "seq": 1 }, most, None)
+            .await
     }
 
     async fn read_records(
@@ -289,6 +295,7 @@ impl MongoStore {
         condition: Document,
         order: Document,
         most: u32,
+        index: Option<Hint>,
     ) -> StoreResult<Vec<AuditRecord>> {
         // To the server a limit of 0 means none.
         if most == 0 {
@@ -297,6 +304,7 @@ impl MongoStore {
         let (records, limit) = (self.collection(AUDIT_EVENTS), self.operation_timeout);
         self.bounded(async move {
             let find = records.find(condition).sort(order);
+            let find = find.optional(index, Find::hint);
             let mut cursor = find.limit(i64::from(most)).max_time(limit).await?;
             let mut found = Vec::new();
             while cursor.advance().await? {
