@@ -94,3 +94,16 @@ id! {
     /// Names a record of the audit trail.
     AuditId
 }
+
+impl AuditId {
+    /// A fresh id that sorts after those with a smaller `count` of the same millisecond. The count goes round
+    /// at 4096 (RFC 9562 §6.2, method 1).
+    #[must_use]
+    pub fn counted(now: Timestamp, count: u32, entropy: &dyn Entropy) -> Self {
+        let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+        let mut bytes: [u8; 10] = random_bytes(entropy);
+        let [.., high, low] = count.to_be_bytes();
+        (bytes[0], bytes[1]) = (high & 0x0f, low);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid())
+    }
+}

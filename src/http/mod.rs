@@ -32,6 +32,7 @@ mod persons_api;
 mod problem;
 mod roles_api;
 mod shapes;
+mod story_dto;
 mod strength_api;
 mod surface;
 mod system_api;

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::{
     Tag,
-    audit_api::DetailsDto,
     dto::{AdminUserDto, AttributesDto, EXAMPLE_ID, SessionDto, Time, example_time},
     guard::Secured,
     permission::{Declared, Fresh, HasPermission, UsersErase},
     problem::{ADMIN, Answer, Fails, GUARDED, INVALID, NOT_FOUND},
+    story_dto::DetailsDto,
 };
 use crate::{
     admin::PersonData,

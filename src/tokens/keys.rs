@@ -196,7 +196,7 @@ impl KeyFile {
         let key = STANDARD.encode(fresh_key(alg, entropy)?.as_slice());
         if self.keys.is_empty() && self.audit.is_none() {
             let secret = zeroize::Zeroizing::new(random_bytes::<32>(entropy));
-            self.audit = Some(StoredSecret(STANDARD.encode(&*secret)));
+            self.audit = Some(StoredSecret(STANDARD.encode(*secret)));
         }
         self.keep_audit_secret();
         self.keys.push(StoredKey {

@@ -2,7 +2,7 @@
 
 use doorward::http::ApiOptions;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{http_hygiene::paths, start, start_with};
 use crate::harness::app::{Client, Reply, Setup};
@@ -10,12 +10,16 @@ use crate::harness::app::{Client, Reply, Setup};
 /// Fails unless the type of an answer is that of its body.
 #[track_caller]
 fn assert_typed(what: &str, reply: &Reply) {
-    let is_json = || serde_json::from_str::<serde_json::Value>(&reply.text).is_ok();
+    let is_json = || serde_json::from_str::<Value>(&reply.text).is_ok();
     match reply.header("content-type") {
         None => assert_eq!(reply.text, "", "{what}"),
         Some(kind) if kind.starts_with("application/json") => assert!(is_json(), "{what}"),
         Some("application/problem+json") => {
             assert!(is_json() && reply.status >= 400, "{what}: {}", reply.text);
+        }
+        Some("application/x-ndjson") => {
+            let is_json = |line: &str| serde_json::from_str::<Value>(line).is_ok();
+            assert!(reply.text.lines().all(is_json), "{what}: {}", reply.text);
         }
         Some("text/html; charset=utf-8") => {
             let page = reply.text.trim_start().to_ascii_lowercase();

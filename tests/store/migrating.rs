@@ -209,6 +209,7 @@ fn changes_stay_as_they_are() {
             "aa6ac63f883ea1c0 migrations/mongodb/0004_limits.json",
             "35b42cb8c56f6b6e migrations/mongodb/0005_roles.json",
             "3df2119ef3116b9d migrations/mongodb/0006_sweeping.json",
+            "72cd55ed948b63b2 migrations/mongodb/0007_audit.json",
             "5bc139e7bd328c34 migrations/postgres/0001_users_and_sessions/down.sql",
             "a6001a21e311ab8f migrations/postgres/0001_users_and_sessions/up.sql",
             "0cc82f6e93e289aa migrations/postgres/0002_refresh_tokens/down.sql",
@@ -221,6 +222,8 @@ fn changes_stay_as_they_are() {
             "c8e72a29aad572fa migrations/postgres/0005_roles/up.sql",
             "ddb8676324628bdd migrations/postgres/0006_sweeping/down.sql",
             "1e3fa015b8a969a2 migrations/postgres/0006_sweeping/up.sql",
+            "a002ea3b4e407a94 migrations/postgres/0007_audit/down.sql",
+            "e3cc6583dcede269 migrations/postgres/0007_audit/up.sql",
             "5bc139e7bd328c34 migrations/sqlite/0001_users_and_sessions/down.sql",
             "a96355fc4ce6bacd migrations/sqlite/0001_users_and_sessions/up.sql",
             "681635c0f17f20ff migrations/sqlite/0002_refresh_tokens/down.sql",
@@ -233,6 +236,8 @@ fn changes_stay_as_they_are() {
             "7b83446f1a936676 migrations/sqlite/0005_roles/up.sql",
             "ddb8676324628bdd migrations/sqlite/0006_sweeping/down.sql",
             "dd4fb59472f487a5 migrations/sqlite/0006_sweeping/up.sql",
+            "c5f14b6872e56833 migrations/sqlite/0007_audit/down.sql",
+            "5f70cc800bdb2412 migrations/sqlite/0007_audit/up.sql",
         ]
     );
 }

@@ -150,7 +150,7 @@ async fn the_trail_is_as_the_rows_are(store: &dyn Store) {
     );
 }
 
-/// ASVS 2.3.3.
+/// ASVS 2.3.3, 16.2.1.
 async fn what_was_acknowledged_survives_a_kill(database: Database) {
     let place = Place::new();
     let variables = serving(&database);

@@ -4,7 +4,13 @@
 //! user's key the details of their records cannot be read by anybody: dropping it erases them, in backups of
 //! the records as well, while the records themselves and their seals stay as they are (ASVS 11.2.1, 14.2.7).
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -108,6 +114,8 @@ pub struct Recorder {
     wrap: LessSafeKey,
     nobody: LessSafeKey,
     entropy: Arc<dyn Entropy>,
+    /// How many ids were made.
+    made: AtomicU32,
 }
 
 impl Recorder {
@@ -123,11 +131,14 @@ impl Recorder {
             wrap: cipher(&*secret.purpose(b"wrap")?)?,
             nobody: cipher(&*secret.purpose(NOBODY)?)?,
             entropy,
+            made: AtomicU32::new(0),
         })
     }
 
+    /// Ids sort in the order in which they are made, on one node.
     pub(super) fn fresh_id(&self, now: Timestamp) -> AuditId {
-        AuditId::fresh(now, &*self.entropy)
+        let count = self.made.fetch_add(1, Ordering::Relaxed);
+        AuditId::counted(now, count, &*self.entropy)
     }
 
     /// A fresh key for a user.
@@ -272,6 +283,15 @@ mod tests {
             recorder_of_ours.reveal(one, Some((ann, &key)), &changed),
             None
         );
+    }
+
+    #[test]
+    fn records_of_one_moment_sort_as_they_were_made() {
+        let recorder = recorder(7);
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let made: Vec<AuditId> = (0..300).map(|_| recorder.fresh_id(now)).collect();
+        assert!(made.is_sorted());
+        assert!(recorder.fresh_id(now.plus(crate::clock::Span::millis(1))) > made[299]);
     }
 
     #[test]

@@ -194,12 +194,10 @@ mod tests {
     use crate::{
         entropy::SystemEntropy,
         ids::{AuditId, SessionId, UserId},
-        model::audit::keys::AuditSecret,
     };
 
     fn key(secret: u8) -> SealKey {
-        let secret = AuditSecret::new(&[secret; 32]).expect("32 bytes");
-        secret.seal_key().expect("a key")
+        SealKey::new(hmac::Key::new(hmac::HMAC_SHA256, &[secret; 32]))
     }
 
     fn record() -> AuditRecord {
