@@ -224,9 +224,9 @@ async fn a_transaction_of_a_node_that_is_gone_is_ended() {
     let gone = Client::with_options(options).expect("a client");
     let mut session = gone.start_session().await.expect("a session");
     session.start_transaction().await.expect("a transaction");
-    let users = gone.database(&database.settings().mongodb.database);
+    let same = gone.database(&database.settings().mongodb.database);
+    let users = same.collection::<Document>("users");
     let held = users
-        .collection::<Document>("users")
         .update_one(key(ann), doc! {"$set": {"held": true}})
         .session(&mut session);
     assert_eq!(held.await.expect("changed").modified_count, 1);

@@ -25,15 +25,14 @@ impl MongoStore {
             return;
         };
         match timeout(self.operation_timeout, self.find_and_end()).await {
-            Ok(Ok(0)) => {}
+            Ok(Ok(0)) | Err(_) => {}
             Ok(Ok(ended)) => {
-                tracing::warn!(ended, "transactions of a node that is gone were ended")
+                tracing::warn!(ended, "transactions of a node that is gone were ended");
             }
             Ok(Err(error)) => {
                 let error = store_error(&error);
                 tracing::warn!(%error, "transactions of a node that is gone cannot be ended");
             }
-            Err(_) => {}
         }
     }
 
