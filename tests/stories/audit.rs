@@ -193,7 +193,9 @@ async fn behind_two_proxies_the_right_hop_is_recorded(database: Database) {
 
 /// ASVS 16.3.2.
 async fn who_is_refused_is_recorded_with_what_they_asked_for(database: Database) {
-    let app = App::start(database).await;
+    let mut setup = Setup::default();
+    setup.admin.step_up = Span::minutes(5);
+    let app = App::with(database, setup).await;
     let admin = app.admin("admin@example.org").await;
     let ann = app.user("ann@example.org").await;
     let ann_id = id_of(&ann).await;
@@ -215,7 +217,7 @@ async fn who_is_refused_is_recorded_with_what_they_asked_for(database: Database)
             "the route only"
         );
     }
-    app.clock.advance(Span::minutes(61));
+    app.clock.advance(Span::minutes(6));
     let path = format!("/v1/admin/users/{ann_id}/deactivate");
     assert_problem!(admin.post(&path, json!({})).await, 403, "reauth_required");
     let refused = records(&admin, "&event=permission_refused").await;
