@@ -59,11 +59,13 @@ impl Database {
         let mut columns = columns(record);
         if self.backend() == Backend::Mongodb {
             columns[0].0 = "_id";
-            if record.sealed.is_none() {
-                columns.push(("unsealed", Value::Number(1)));
-            }
         }
-        self.insert_by_hand("audit_events", &columns).await;
+        // So does MongoDB find what waits for its seal.
+        let beside = match record.sealed {
+            None => doc! {"unsealed": true},
+            Some(_) => Document::new(),
+        };
+        self.insert_by_hand("audit_events", &columns, beside).await;
     }
 
     /// Puts a mark in the place of the one with its name, if there is one.
@@ -81,7 +83,8 @@ impl Database {
             ("at", Value::Time(mark.at)),
             ("signature", Value::Bytes(mark.signature.clone())),
         ];
-        self.insert_by_hand("audit_marks", &columns).await;
+        self.insert_by_hand("audit_marks", &columns, Document::new())
+            .await;
     }
 
     pub async fn delete_mark(&self, name: MarkName) {
@@ -95,12 +98,14 @@ impl Database {
         }
     }
 
-    async fn insert_by_hand(&self, table: &str, columns: &[(&str, Value)]) {
+    /// `beside` is for MongoDB alone.
+    async fn insert_by_hand(&self, table: &str, columns: &[(&str, Value)], beside: Document) {
         if self.backend() == Backend::Mongodb {
             let fields = columns
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.bson()));
-            let document: Document = fields.filter(|(_, value)| *value != Bson::Null).collect();
+            let fields = fields.filter(|(_, value)| *value != Bson::Null);
+            let document: Document = fields.chain(beside).collect();
             let collection = self.mongo().await.collection::<Document>(table);
             collection.insert_one(document).await.expect("inserted");
         } else {
