@@ -277,6 +277,38 @@ fn sessions_are_listed_and_ended() {
     );
 }
 
+/// ASVS 11.2.2: changing keys makes no record unreadable.
+#[test]
+fn the_audit_trail_keeps_its_secret_when_keys_are_retired() {
+    let place = Place::new();
+    let file = ["--file", "keys.json"];
+    let run = |args: &[&str]| place.run(&[args, &file].concat(), &[]);
+    let stored = || -> Value {
+        let text = fs::read_to_string(place.path("keys.json")).expect("a file");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let kid_of_first = || stored()["keys"][0]["kid"].as_str().map(str::to_owned);
+    run(&["key", "new"]).answer();
+    let secret = stored()["audit"].clone();
+    assert_eq!(secret.as_str().map(str::len), Some(44));
+    let first = kid_of_first().expect("a name");
+    run(&["key", "new"]).answer();
+    run(&["key", "retire", &first]).answer();
+    assert_eq!(stored()["audit"], secret);
+
+    // A file without one: what its oldest key gives is written down before that can go.
+    let mut older = stored();
+    older.as_object_mut().expect("an object").remove("audit");
+    fs::write(place.path("keys.json"), older.to_string()).expect("written");
+    let oldest = kid_of_first().expect("a name");
+    run(&["key", "new"]).answer();
+    let derived = stored()["audit"].clone();
+    assert_eq!(derived.as_str().map(str::len), Some(44));
+    assert_ne!(derived, secret);
+    run(&["key", "retire", &oldest]).answer();
+    assert_eq!(stored()["audit"], derived);
+}
+
 /// ASVS 11.1.1, 11.6.1, 13.3.2, 13.3.4.
 #[test]
 fn keys_are_made_listed_and_retired() {
