@@ -415,7 +415,7 @@ mod tests {
             );
         }
         assert!(matches!(
-            Permission::parse("audit:read"),
+            Permission::parse("audit:write"),
             Err(InvalidPermission::NotOurs(_))
         ));
     }
