@@ -6,12 +6,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::{
     audit::Trail,
     clock::{Clock, Span, Timestamp},
-    entropy::{Entropy, random_bytes},
+    entropy::Entropy,
+    lease::Lease,
     setting::BadSetting,
     store::{Leftover, Store, StoreResult},
 };
@@ -162,7 +162,7 @@ pub struct Sweeper {
     trail: Trail,
     clock: Arc<dyn Clock>,
     policy: SweepPolicy,
-    holder: Uuid,
+    lease: Lease,
 }
 
 impl Sweeper {
@@ -173,12 +173,13 @@ impl Sweeper {
         entropy: &dyn Entropy,
         policy: SweepPolicy,
     ) -> Self {
+        let lease = Lease::new(Arc::clone(&store), Arc::clone(&clock), entropy, LEASE_NAME);
         Self {
             store,
             trail,
             clock,
             policy,
-            holder: Uuid::from_bytes(random_bytes::<16>(entropy)),
+            lease,
         }
     }
 
@@ -193,7 +194,7 @@ impl Sweeper {
     /// As [`Store::sweep`] and [`Trail::cut`]; what was removed until then stays removed.
     pub async fn sweep(&self) -> StoreResult<Option<Swept>> {
         let mut swept = Swept::default();
-        if !self.holds_lease(LEASE).await? {
+        if !self.lease.hold(LEASE).await? {
             return Ok(None);
         }
         for what in Leftover::ALL {
@@ -208,8 +209,7 @@ impl Sweeper {
                 return Ok(Some(swept));
             }
         }
-        // Nobody has to wait for the end of a lease whose work is done.
-        self.holds_lease(Span::ZERO).await?;
+        self.lease.let_go().await?;
         Ok(Some(swept))
     }
 
@@ -232,16 +232,7 @@ impl Sweeper {
     /// Lets others write for a moment; whether the lease is still ours then.
     async fn may_go_on(&self) -> StoreResult<bool> {
         tokio::time::sleep(PAUSE).await;
-        self.holds_lease(LEASE).await
-    }
-
-    /// Takes the lease, or renews it, for so long from now.
-    async fn holds_lease(&self, span: Span) -> StoreResult<bool> {
-        let now = self.clock.now();
-        let until = now.plus(span);
-        self.store
-            .take_lease(LEASE_NAME, self.holder, until, now)
-            .await
+        self.lease.hold(LEASE).await
     }
 
     /// What ended before this time goes.

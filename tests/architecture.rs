@@ -44,6 +44,7 @@ const LAYERS: [&[&str]; 9] = [
         "presence",
         "sweep",
         "paging",
+        "lease",
     ],
     &["auth"],
     &[
@@ -67,8 +68,9 @@ const LAYERS: [&[&str]; 9] = [
 const USE_CASES: usize = 3;
 /// The use cases that other use cases may import: each is a means, not an end. `roles` tells who may act on
 /// whom, which is asked wherever somebody acts on users.
-const SHARED_USE_CASES: [&str; 9] = [
+const SHARED_USE_CASES: [&str; 10] = [
     "audit",
+    "lease",
     "passwords",
     "tokens",
     "throttle",

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Under which name the nodes agree on who seals.
-const LEASE_NAME: &str = "audit";
+pub(super) const LEASE_NAME: &str = "audit";
 /// How long a node that dies while it seals keeps the others from it.
 const LEASE: Span = Span::minutes(1);
 /// Records that one step seals.
@@ -66,10 +66,9 @@ impl Trail {
         let done = if nothing_new {
             let end = self.sound_end().await?;
             end.map_or_else(Sealing::Refused, |head| Sealing::Done { sealed: 0, head })
-        } else if self.holds_lease(LEASE).await? {
+        } else if self.0.lease.hold(LEASE).await? {
             let done = self.seal_the_rest().await;
-            // Nobody has to wait for the end of a lease whose work is done.
-            self.holds_lease(Span::ZERO).await?;
+            self.0.lease.let_go().await?;
             done?
         } else {
             Sealing::Busy
@@ -118,7 +117,7 @@ impl Trail {
                     Err(found) => return Ok(Sealing::Refused(found)),
                 };
             }
-            if in_vain > TRIES || !self.holds_lease(LEASE).await? {
+            if in_vain > TRIES || !self.0.lease.hold(LEASE).await? {
                 break;
             }
         }
@@ -173,15 +172,5 @@ impl Trail {
         }
         let checkpoint = self.0.store.audit_mark(MarkName::Checkpoint).await?;
         Ok(checkpoint.map(|cut| Break::at(cut.seq, Flaw::HeadMissing)))
-    }
-
-    /// Takes the lease, or renews it, for so long from now.
-    async fn holds_lease(&self, span: Span) -> StoreResult<bool> {
-        let now = self.0.clock.now();
-        let (holder, until) = (self.0.holder, now.plus(span));
-        self.0
-            .store
-            .take_lease(LEASE_NAME, holder, until, now)
-            .await
     }
 }
