@@ -12,7 +12,7 @@ use crate::{
     ids::{SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, ProfileChange},
-        audit::{Agent, Event, EventKind},
+        audit::Agent,
         mail::{LetterKind, NewLetter},
         role::FixedRoles,
         session::{CloseReason, IdleRule},
@@ -365,10 +365,7 @@ impl Accounts {
                 Ok(credentials)
             }
             Verdict::Mismatch => {
-                let event = Event::refused(EventKind::Reauthentication, "wrong_password");
-                let event = event.about(user).of_session(session);
-                let by = Agent::in_session(user, session);
-                self.trail.note(event, by).await?;
+                self.trail.note_wrong_password(user, session).await?;
                 Err(AuthError::WrongPassword)
             }
         }

@@ -14,7 +14,6 @@ mod verifying;
 use std::{future::Future, sync::Arc};
 
 use tokio::task_local;
-use uuid::Uuid;
 
 pub use self::{
     reading::{OwnEvent, ShownDetails, ShownRecord},
@@ -25,10 +24,16 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
-    entropy::{Entropy, random_bytes},
+    entropy::Entropy,
     error::AuthResult,
     ids::{SessionId, UserId},
-    model::audit::{Agent, Event, Occasion, Origin, Recorder, keys::AuditSecret, seal::SealKey},
+    lease::Lease,
+    model::{
+        audit::{
+            Agent, Event, EventKind, Occasion, Origin, Recorder, keys::AuditSecret, seal::SealKey,
+        },
+        token::Purpose,
+    },
     setting::BadSetting,
     store::Store,
 };
@@ -36,12 +41,16 @@ use crate::{
 task_local! {
     /// Where the request comes from that is being handled. Set once, at the edge: a handler can neither forget
     /// nor change it.
-    static ORIGIN: Arc<Origin>;
+    static ORIGIN: Box<dyn Fn() -> Origin + Send + Sync>;
 }
 
-/// Handles a request as coming from there: everything that is recorded while `handling` runs says so.
-pub async fn coming_from<F: Future>(origin: Origin, handling: F) -> F::Output {
-    ORIGIN.scope(Arc::new(origin), handling).await
+/// Handles a request as coming from there: everything that is recorded while `handling` runs says so. It is asked
+/// for when something is: most requests leave no record.
+pub async fn coming_from<F: Future>(
+    origin: impl Fn() -> Origin + Send + Sync + 'static,
+    handling: F,
+) -> F::Output {
+    ORIGIN.scope(Box::new(origin), handling).await
 }
 
 /// What writes the audit trail; clones share everything.
@@ -57,8 +66,8 @@ struct Inner {
     reader: Arc<Recorder>,
     seal_key: SealKey,
     policy: AuditPolicy,
-    /// As whom this trail takes the lease for sealing.
-    holder: Uuid,
+    /// For sealing.
+    lease: Lease,
 }
 
 impl Trail {
@@ -77,7 +86,12 @@ impl Trail {
         let own = policy.secret()?;
         let secret = own.as_ref().unwrap_or(secret);
         let refused = |_| BadSetting::new("audit.key", "cannot be used", "set 32 random bytes");
-        let holder = Uuid::from_bytes(random_bytes::<16>(&*entropy));
+        let lease = Lease::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            &*entropy,
+            sealing::LEASE_NAME,
+        );
         let reader = Arc::new(Recorder::new(secret, entropy).map_err(refused)?);
         Ok(Self(Arc::new(Inner {
             store,
@@ -86,7 +100,7 @@ impl Trail {
             reader,
             seal_key: secret.seal_key().map_err(refused)?,
             policy,
-            holder,
+            lease,
         })))
     }
 
@@ -96,7 +110,8 @@ impl Trail {
         Occasion {
             at: self.0.clock.now(),
             agent,
-            origin: ORIGIN.try_with(Arc::clone).ok(),
+            // What no request causes comes from nowhere.
+            origin: ORIGIN.try_with(|origin| Arc::new(origin())).ok(),
             recorder: self.0.recorder.clone(),
         }
     }
@@ -125,5 +140,28 @@ impl Trail {
     /// [`AuthError::Store`](crate::error::AuthError::Store): what cannot be recorded is not answered as if it had been.
     pub async fn note(&self, event: Event, agent: Agent) -> AuthResult<()> {
         Ok(self.0.store.record(&[event], &self.by(agent)).await?)
+    }
+
+    /// Records that somebody who is logged in gave a wrong password.
+    ///
+    /// # Errors
+    /// As [`Self::note`].
+    pub(crate) async fn note_wrong_password(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> AuthResult<()> {
+        let event = Event::refused(EventKind::Reauthentication, "wrong_password");
+        let event = event.about(user).of_session(session);
+        self.note(event, Agent::in_session(user, session)).await
+    }
+
+    /// Records that a link or a code was refused.
+    ///
+    /// # Errors
+    /// As [`Self::note`].
+    pub(crate) async fn note_refused_proof(&self, purpose: Purpose, by: Agent) -> AuthResult<()> {
+        let event = Event::refused(EventKind::ProofRefused, purpose.as_str());
+        self.note(event.about(by.user()), by).await
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     error::{AuthError, AuthResult},
     model::{
-        audit::{Agent, Event, EventKind},
+        audit::Agent,
         mail::{LetterKind, NewLetter},
         token::{LinkSecret, Purpose},
     },
@@ -75,7 +75,9 @@ impl Recovery {
         let hash = self.passwords.hash(&accepted).await?;
         let owner = self.store.owner_of_proof(&proof, self.clock.now()).await?;
         let Some(owner) = owner else {
-            self.refused_proof(Purpose::ResetPassword).await?;
+            self.trail
+                .note_refused_proof(Purpose::ResetPassword, Agent::Nobody)
+                .await?;
             return Err(evidence.refused());
         };
         let personal = Personal::of(&owner);
@@ -94,16 +96,12 @@ impl Recovery {
                 Ok(())
             }
             Redeem::Refused => {
-                self.refused_proof(Purpose::ResetPassword).await?;
+                self.trail
+                    .note_refused_proof(Purpose::ResetPassword, Agent::Nobody)
+                    .await?;
                 Err(evidence.refused())
             }
         }
-    }
-
-    /// Records that a link or a code was refused.
-    async fn refused_proof(&self, purpose: Purpose) -> AuthResult<()> {
-        let event = Event::refused(EventKind::ProofRefused, purpose.as_str());
-        self.trail.note(event, Agent::Nobody).await
     }
 
     /// Says that what a notice tells was somebody else's doing: ends all sessions, takes the password away,
@@ -127,7 +125,9 @@ impl Recovery {
         let disowned = disowned.await?;
         self.outbox.ring();
         let Some(user) = disowned else {
-            self.refused_proof(Purpose::NotMe).await?;
+            self.trail
+                .note_refused_proof(Purpose::NotMe, Agent::Nobody)
+                .await?;
             return Err(AuthError::LinkRefused);
         };
         self.throttle.forget_devices(user).await;

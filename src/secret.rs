@@ -5,6 +5,10 @@
 
 use std::fmt;
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
@@ -33,6 +37,16 @@ impl SecretString {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The bytes that it writes in base64, of either alphabet; `None` if it is none.
+    #[must_use]
+    pub fn base64_bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let text = self.0.as_str();
+        let bytes = STANDARD
+            .decode(text)
+            .or_else(|_| URL_SAFE_NO_PAD.decode(text));
+        bytes.ok().map(Zeroizing::new)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     ids::{SessionId, UserId},
     lookup::Lookup,
     model::{
-        audit::{Agent, Event, EventKind, Occasion},
+        audit::{Agent, Event, Occasion},
         mail::{LetterKind, NewLetter},
         session::{
             AuthMethod, CloseReason, Device, IdleRule, NewSession, Session, SessionView, Transport,
@@ -627,9 +627,7 @@ impl Sessions {
             .verify_in(place, password, credentials.password_hash.as_ref())
             .await?;
         if verdict == passwords::Verdict::Mismatch {
-            let event = Event::refused(EventKind::Reauthentication, "wrong_password");
-            let event = event.about(user).of_session(session);
-            self.trail.note(event, caller.actor().agent()).await?;
+            self.trail.note_wrong_password(user, session).await?;
             return Err(AuthError::WrongPassword);
         }
         self.throttle.succeeded(attempt).await;

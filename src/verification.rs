@@ -13,7 +13,7 @@ use crate::{
     ids::{RegistrationId, SessionId, UserId},
     model::{
         account::{AttributeRules, NewAccount, NewRegistration, WaitingRegistration},
-        audit::{Agent, Event, EventKind},
+        audit::Agent,
         mail::LetterKind,
         token::{CodeOwner, LinkSecret, Proof, Purpose},
         user::User,
@@ -56,14 +56,10 @@ impl Verification {
         if let Some(user) = self.store.verify_email(&proof, &by).await? {
             return Ok(user);
         }
-        self.refused_proof(Purpose::VerifyEmail, by.agent).await?;
+        self.trail
+            .note_refused_proof(Purpose::VerifyEmail, by.agent)
+            .await?;
         Err(evidence.refused())
-    }
-
-    /// Records that a link or a code was refused.
-    async fn refused_proof(&self, purpose: Purpose, by: Agent) -> AuthResult<()> {
-        let event = Event::refused(EventKind::ProofRefused, purpose.as_str());
-        self.trail.note(event.about(by.user()), by).await
     }
 
     /// Counts a code or a link that is tried (ASVS 6.6.3).
@@ -112,9 +108,7 @@ impl Verification {
         let attempt = self.throttle.password_check(user, session).await?;
         let by = self.trail.by_user(user, session);
         if self.passwords.verify_in(place, password, hash).await? == Verdict::Mismatch {
-            let event = Event::refused(EventKind::Reauthentication, "wrong_password");
-            let event = event.about(user).of_session(session);
-            self.trail.note(event, by.agent).await?;
+            self.trail.note_wrong_password(user, session).await?;
             return Err(AuthError::WrongPassword);
         }
         self.throttle.succeeded(attempt).await;
@@ -178,7 +172,9 @@ impl Verification {
             }
             ChangeEmail::Taken => Err(AuthError::EmailTaken),
             ChangeEmail::Refused => {
-                self.refused_proof(Purpose::ChangeEmail, by.agent).await?;
+                self.trail
+                    .note_refused_proof(Purpose::ChangeEmail, by.agent)
+                    .await?;
                 Err(refused)
             }
         }
@@ -273,7 +269,7 @@ impl Verification {
             ConfirmRegistration::UsernameTaken => Err(AuthError::UsernameTaken),
             ConfirmRegistration::Refused => {
                 let purpose = Purpose::ConfirmRegistration;
-                self.refused_proof(purpose, by.agent).await?;
+                self.trail.note_refused_proof(purpose, by.agent).await?;
                 Err(evidence.refused())
             }
         }

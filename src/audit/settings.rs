@@ -1,11 +1,6 @@
 //! `[audit]`.
 
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::{
     clock::Span, model::audit::keys::AuditSecret, secret::SecretString, setting::BadSetting,
@@ -73,12 +68,8 @@ impl AuditPolicy {
         if self.key.is_empty() {
             return Ok(None);
         }
-        let text = self.key.expose();
-        let bytes = STANDARD
-            .decode(text)
-            .or_else(|_| URL_SAFE_NO_PAD.decode(text));
-        let bytes = bytes.map(Zeroizing::new);
-        let secret = bytes.ok().and_then(|bytes| AuditSecret::new(&bytes));
+        let bytes = self.key.base64_bytes();
+        let secret = bytes.and_then(|bytes| AuditSecret::new(&bytes));
         secret.map(Some).ok_or_else(|| {
             let remedy = "set 32 random bytes in base64, e.g. from `openssl rand -base64 32`";
             BadSetting::new("audit.key", "is not 32 bytes in base64", remedy)

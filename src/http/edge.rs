@@ -72,7 +72,7 @@ impl<E: Endpoint> Edge<E> {
         }
     }
 
-    async fn answer(&self, mut request: Request) -> Result<Response, Error> {
+    async fn answer(&self, mut request: Request, context: &Context) -> Result<Response, Error> {
         if has_repeated_parameter(request.uri().query().unwrap_or_default()) {
             let detail = "Each query parameter may stand there once.";
             return Err(Problem::bad_request("ambiguous_parameter", detail).into());
@@ -84,7 +84,6 @@ impl<E: Endpoint> Edge<E> {
             let bytes = body.into_bytes_limit(limit).await?;
             request.set_body(Body::from_bytes(bytes));
         }
-        let context = Context::of(&request).map_err(Error::from)?.clone();
         let handled = AssertUnwindSafe(context.recorded(&self.inner, request))
             .catch_unwind()
             .await;
@@ -110,7 +109,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         async {
             let answered = match reader.as_ref().and_then(|_| preflight(&request)) {
                 Some(allowed) => Ok(allowed),
-                None => self.answer(request).await,
+                None => self.answer(request, &context).await,
             };
             let pattern = match &answered {
                 Ok(response) => response

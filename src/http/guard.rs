@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use poem::{
     FromRequest, Request, RequestBody,
     http::{
-        Method,
+        HeaderValue, Method,
         header::{ACCEPT_LANGUAGE, AUTHORIZATION, USER_AGENT},
     },
 };
@@ -357,8 +357,7 @@ impl<'a> FromRequest<'a> for DeviceCookie {
 }
 
 /// What a client says that it is, cut to size.
-pub(super) fn user_agent(request: &Request) -> Option<String> {
-    let header = request.headers().get(USER_AGENT);
+pub(super) fn user_agent(header: Option<&HeaderValue>) -> Option<String> {
     let text = header.and_then(|value| value.to_str().ok())?;
     let printable = text.chars().filter(|c| !c.is_control());
     Some(printable.take(LONGEST_USER_AGENT).collect())
@@ -372,7 +371,7 @@ impl<'a> FromRequest<'a> for Peer {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
         Ok(Self(Device {
             name: None,
-            user_agent: user_agent(request),
+            user_agent: user_agent(request.headers().get(USER_AGENT)),
             address: Context::of(request)?.client_ip,
         }))
     }

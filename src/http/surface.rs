@@ -8,7 +8,7 @@ use std::{
 
 use poem::{
     Endpoint, Error, PathPattern, Request,
-    http::{HeaderName, HeaderValue, Method},
+    http::{HeaderName, HeaderValue, Method, header::USER_AGENT},
 };
 use url::Url;
 
@@ -149,12 +149,14 @@ impl Context {
         }
     }
 
-    fn origin(&self, request: &Request) -> Origin {
-        Origin {
-            request_id: Some(self.request_id.as_ref().to_owned()),
+    fn origin(&self, request: &Request) -> impl Fn() -> Origin + Send + Sync + use<> {
+        let (request_id, address) = (Arc::clone(&self.request_id), self.client_ip);
+        let agent = request.headers().get(USER_AGENT).cloned();
+        move || Origin {
+            request_id: Some(request_id.as_ref().to_owned()),
             details: Details {
-                address: self.client_ip,
-                user_agent: user_agent(request),
+                address,
+                user_agent: user_agent(agent.as_ref()),
             },
         }
     }

@@ -135,6 +135,13 @@ impl Occasion {
         self.agent.user().or(event.subject)
     }
 
+    /// What is personal about where it comes from, if there is anything to tell.
+    #[must_use]
+    pub fn details(&self) -> Option<&Details> {
+        let details = self.origin.as_deref().map(|origin| &origin.details);
+        details.filter(|details| !details.is_empty())
+    }
+
     /// The same occasion, of somebody who has not shown who they are after all.
     #[must_use]
     pub fn by_nobody(&self) -> Self {
@@ -151,9 +158,7 @@ impl Occasion {
         let recorder = self.recorder.as_deref()?;
         let id = recorder.fresh_id(self.at);
         let person = self.person(event);
-        let details = self.origin.as_deref().map(|origin| &origin.details);
-        let details = details.filter(|details| !details.is_empty());
-        let details = details.and_then(|details| match (person, key) {
+        let details = self.details().and_then(|details| match (person, key) {
             (Some(person), Some(key)) => recorder.conceal(id, person, key, details),
             (Some(_), None) => None,
             (None, _) => recorder.conceal_of_nobody(id, details),

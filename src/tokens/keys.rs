@@ -144,10 +144,8 @@ impl KeyFile {
     /// ASVS 11.2.3).
     pub fn single(key: &SecretString) -> Result<Self, BadSetting> {
         let remedy = "set 32 random bytes in base64, e.g. from `openssl rand -base64 32`, or use tokens.key_file";
-        let bytes = STANDARD
-            .decode(key.expose())
-            .or_else(|_| URL_SAFE_NO_PAD.decode(key.expose()));
-        let bytes = bytes.map_err(|_| BadSetting::new("tokens.key", "is not base64", remedy))?;
+        let bytes = key.base64_bytes();
+        let bytes = bytes.ok_or_else(|| BadSetting::new("tokens.key", "is not base64", remedy))?;
         if bytes.len() != 32 {
             return Err(BadSetting::new(
                 "tokens.key",
@@ -163,7 +161,7 @@ impl KeyFile {
             kid: URL_SAFE_NO_PAD.encode(&name.as_ref()[..9]),
             alg: KeyAlgorithm::Hs256,
             sign_from: DateTime::UNIX_EPOCH,
-            key: STANDARD.encode(&bytes),
+            key: STANDARD.encode(&*bytes),
         };
         Ok(Self {
             keys: vec![stored],

@@ -6,14 +6,14 @@
 use async_trait::async_trait;
 use mongodb::{
     ClientSession,
-    bson::{Binary, Bson, Document, RawDocument, RawDocumentBuf, doc, spec::BinarySubtype},
+    bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
     options::ReturnDocument,
 };
 use uuid::Uuid;
 
 use super::{
     MongoStore,
-    documents::{USERS, id_bson, session_key, time_bson, user_key},
+    documents::{USERS, bytes_bson, id_bson, session_key, time_bson, user_key},
     rows::{Ended, bytes, lenient},
     transaction::{Step, Stopped, Transaction, transact},
 };
@@ -73,7 +73,7 @@ pub(super) async fn write(
     let Some(recorder) = by.recorder.as_deref() else {
         return Ok(());
     };
-    let tells = by.origin.as_deref().is_some_and(|o| !o.details.is_empty());
+    let tells = by.details().is_some();
     let mut documents = Vec::with_capacity(events.len());
     let mut known: Option<(Option<UserId>, Option<WrappedKey>)> = None;
     for event in events {
@@ -199,14 +199,6 @@ impl MongoStore {
         let (events, by) = (events.to_vec(), by.clone());
         transact(self, Record { events, by }).await
     }
-}
-
-/// Bytes as BSON.
-pub(super) fn bytes_bson(bytes: &[u8]) -> Bson {
-    Bson::Binary(Binary {
-        subtype: BinarySubtype::Generic,
-        bytes: bytes.to_vec(),
-    })
 }
 
 /// A new document of `audit_events`. What is absent is left out: the indexes have only what is there.

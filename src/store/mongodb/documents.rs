@@ -61,9 +61,14 @@ pub(super) fn time_bson(at: Timestamp) -> Bson {
 
 /// The hash of a random secret as BSON.
 pub(super) fn hash_bson(hash: &SecretHash) -> Bson {
+    bytes_bson(hash.as_bytes())
+}
+
+/// Bytes as BSON.
+pub(super) fn bytes_bson(bytes: &[u8]) -> Bson {
     Bson::Binary(Binary {
         subtype: BinarySubtype::Generic,
-        bytes: hash.as_bytes().to_vec(),
+        bytes: bytes.to_vec(),
     })
 }
 

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::{
     MongoStore,
-    audit::{AUDIT_EVENTS, AUDIT_KEYS, bytes_bson, read_key},
-    documents::{id_bson, session_key, time_bson, user_key},
+    audit::{AUDIT_EVENTS, AUDIT_KEYS, read_key},
+    documents::{bytes_bson, id_bson, session_key, time_bson, user_key},
     failure::{DUPLICATE_KEY, is_duplicate},
     rows::{bytes, id, lenient, owned_text, read_user_id, time, whole},
     sweeping::key_of,

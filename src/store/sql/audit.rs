@@ -55,7 +55,7 @@ pub(super) async fn write(tx: &mut Conn, by: &Occasion, events: &[Event]) -> Res
     let Some(recorder) = by.recorder.as_deref() else {
         return Ok(());
     };
-    let tells = by.origin.as_deref().is_some_and(|o| !o.details.is_empty());
+    let tells = by.details().is_some();
     let mut rows = Vec::with_capacity(events.len());
     let mut known: Option<(Option<UserId>, Option<WrappedKey>)> = None;
     for event in events {
