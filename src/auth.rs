@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock, Span, SystemClock, Timestamp},
     entropy::{Entropy, SystemEntropy, random_bytes},
     error::AuthResult,
-    ids::RequestId,
+    ids::{RequestId, RequestIds},
     letters::{LetterSettings, Letters},
     lookup::Lookup,
     metrics::Metrics,
@@ -41,6 +41,7 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    request_ids: RequestIds,
     metrics: Arc<Metrics>,
     tokens: Tokens,
     presence: Presence,
@@ -85,6 +86,7 @@ impl Auth {
             limits: LimitSettings::default(),
             letters: None,
             post: None,
+            lookup: None,
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(SystemEntropy),
         }
@@ -177,7 +179,7 @@ impl Auth {
     /// A fresh id for a request.
     #[must_use]
     pub fn fresh_request_id(&self) -> RequestId {
-        RequestId::fresh(self.now(), &*self.0.entropy)
+        self.0.request_ids.next(self.now())
     }
 
     /// A fresh nonce for the content security policy of one page: 128 random bits.
@@ -259,6 +261,7 @@ pub struct AuthBuilder {
     limits: LimitSettings,
     letters: Option<Letters>,
     post: Option<Post>,
+    lookup: Option<Lookup>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -341,6 +344,13 @@ impl AuthBuilder {
         self
     }
 
+    /// What looks sessions up, if not the readers of the store: for benchmarks alone.
+    #[doc(hidden)]
+    pub fn lookup(mut self, lookup: Lookup) -> Self {
+        self.lookup = Some(lookup);
+        self
+    }
+
     /// The application's rules for attributes.
     pub fn attribute_rules(mut self, rules: AttributeRules) -> Self {
         self.rules = rules;
@@ -375,6 +385,7 @@ impl AuthBuilder {
         let letters = letters.map_or_else(|| Letters::load(&LetterSettings::default()), Ok)?;
         let (policy, account_policy) = (self.sessions.clone(), self.accounts.clone());
         let (admin_policy, sweep) = (self.admin.clone(), self.sweep.clone());
+        let lookup = self.lookup.clone();
         let means = Means::start(self, &letters, &metrics)?;
         let presence = Presence::new(Arc::clone(&means.store));
         let flush_every = policy.last_seen_flush.to_duration();
@@ -382,7 +393,7 @@ impl AuthBuilder {
             store: Arc::clone(&means.store),
             passwords: means.passwords.clone(),
             tokens: means.tokens.clone(),
-            lookup: Lookup::start(&means.store, &metrics),
+            lookup: lookup.unwrap_or_else(|| Lookup::start(&means.store, &metrics)),
             presence: presence.clone(),
             outbox: means.outbox.clone(),
             throttle: means.throttle.clone(),
@@ -401,6 +412,7 @@ impl AuthBuilder {
         let auth = Auth(Arc::new(Inner {
             store: means.store,
             clock: means.clock,
+            request_ids: RequestIds::new(&*means.entropy),
             entropy: means.entropy,
             metrics,
             tokens: means.tokens,

@@ -2,6 +2,7 @@
 //! headers and one line in the log.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeSet, HashSet},
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -17,13 +18,14 @@ use poem_openapi::{
     OpenApi,
     error::{ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError},
 };
-use tracing::Instrument;
+use tracing::{Instrument, Level, Span};
 
 use super::{
     ApiOptions, Context, DOCUMENTS,
     auth_api::unsupported_login,
     check_api::as_asked,
     methods,
+    origins::is_safe,
     problem::Problem,
     surface::{Surface, X_REQUEST_ID},
     system_api::not_found,
@@ -32,25 +34,33 @@ use crate::{auth::Auth, clock::Stopwatch};
 
 /// Headers of every answer, unless its handler set them itself (ASVS 3.2.1, 3.4, 3.5.8, 14.3.2). What
 /// `default-src` says of plugins is said once more, for browsers and scanners that ask for it by name.
-const HEADERS: [(HeaderName, &str); 7] = [
-    (header::CACHE_CONTROL, "no-store"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
+static HEADERS: [(HeaderName, HeaderValue); 7] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    ),
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
+        HeaderValue::from_static(
+            "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
+        ),
     ),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
-        "same-origin",
+        HeaderValue::from_static("same-origin"),
     ),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
-        "same-origin",
+        HeaderValue::from_static("same-origin"),
     ),
     (
         HeaderName::from_static("permissions-policy"),
-        "camera=(), geolocation=(), microphone=()",
+        HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
     ),
 ];
 
@@ -105,37 +115,78 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         // First of all: to a proxy any 2xx means that a request may pass, that of a preflight as well.
         as_asked(&mut request, &context);
         let reader = self.surface.origins.reader(request.headers());
-        let span = tracing::info_span!("request", id = %context.request_id, %method);
-        async {
-            let answered = match reader.as_ref().and_then(|_| preflight(&request)) {
+        // What only reads and succeeds is counted, and not worth a line for each.
+        let is_quiet = is_safe(request.method());
+        let line = Line {
+            watch,
+            method,
+            span: OnceCell::new(),
+        };
+        let span = if is_quiet {
+            Span::none()
+        } else {
+            line.span(&context).clone()
+        };
+        let answered = async {
+            match reader.as_ref().and_then(|_| preflight(&request)) {
                 Some(allowed) => Ok(allowed),
                 None => self.answer(request, &context).await,
-            };
-            let pattern = match &answered {
-                Ok(response) => response
-                    .data::<PathPattern>()
-                    .map(|pattern| Arc::clone(&pattern.0)),
-                Err(error) => error
-                    .data::<PathPattern>()
-                    .map(|pattern| Arc::clone(&pattern.0)),
-            };
-            let mut response = answered.unwrap_or_else(|error| {
+            }
+        };
+        let answered = answered.instrument(span).await;
+        let (route, mut response) = match answered {
+            Ok(response) => (response.data::<PathPattern>().cloned(), response),
+            Err(error) => {
                 let problem = self.methods.problem_of(&error, &path);
-                problem.log();
-                problem.render(&context.request_id)
-            });
-            self.finish(&mut response, &context.request_id, reader);
-            // The route, not the path: a path may hold whatever somebody typed.
-            let route = pattern.as_deref().unwrap_or("-");
-            let (status, ms) = (
-                response.status().as_u16(),
-                watch.elapsed().as_secs_f64() * 1000.0,
-            );
-            tracing::info!(status, route, ms, "answered");
-            Ok(response)
+                line.span(&context).in_scope(|| problem.log());
+                let route = error.data::<PathPattern>().cloned();
+                (route, problem.render(&context.request_id))
+            }
+        };
+        self.finish(&mut response, &context.request_id, reader);
+        let is_quiet = is_quiet
+            && !response.status().is_client_error()
+            && !response.status().is_server_error();
+        line.write(&context, route.as_ref(), response.status(), is_quiet);
+        Ok(response)
+    }
+}
+
+/// The line that a request has in the log.
+struct Line {
+    watch: Stopwatch,
+    method: Method,
+    /// Made when something is logged: most requests log nothing.
+    span: OnceCell<Span>,
+}
+
+impl Line {
+    fn span(&self, context: &Context) -> &Span {
+        let (id, method) = (&context.request_id, &self.method);
+        self.span
+            .get_or_init(|| tracing::info_span!("request", %id, %method))
+    }
+
+    fn write(
+        &self,
+        context: &Context,
+        route: Option<&PathPattern>,
+        status: StatusCode,
+        is_quiet: bool,
+    ) {
+        if is_quiet && !tracing::enabled!(Level::DEBUG) {
+            return;
         }
-        .instrument(span)
-        .await
+        // The route, not the path: a path may hold whatever somebody typed.
+        let route = route.map_or("-", |pattern| pattern.0.as_ref());
+        let (status, ms) = (status.as_u16(), self.watch.elapsed().as_secs_f64() * 1000.0);
+        self.span(context).in_scope(|| {
+            if is_quiet {
+                tracing::debug!(status, route, ms, "answered");
+            } else {
+                tracing::info!(status, route, ms, "answered");
+            }
+        });
     }
 }
 
@@ -157,10 +208,9 @@ impl<E> Edge<E> {
         if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert(X_REQUEST_ID.clone(), id);
         }
-        for (name, value) in HEADERS {
-            headers
-                .entry(name)
-                .or_insert(HeaderValue::from_static(value));
+        headers.reserve(HEADERS.len());
+        for (name, value) in &HEADERS {
+            headers.entry(name).or_insert_with(|| value.clone());
         }
         if self.surface.is_https {
             let year = HeaderValue::from_static("max-age=31536000; includeSubDomains");
@@ -198,6 +248,9 @@ fn preflight(request: &Request) -> Option<Response> {
 
 /// Whether a query names a parameter twice: which one counts would be anybody's guess (ASVS 15.3.7).
 fn has_repeated_parameter(query: &str) -> bool {
+    if query.is_empty() {
+        return false;
+    }
     let mut names = HashSet::new();
     form_urlencoded::parse(query.as_bytes()).any(|(name, _)| !names.insert(name))
 }

@@ -32,6 +32,7 @@ mod persons_api;
 mod problem;
 mod roles_api;
 mod shapes;
+mod shortcut;
 mod story_dto;
 mod strength_api;
 mod surface;
@@ -60,6 +61,7 @@ use self::{
     password_api::PasswordApi,
     persons_api::{EventsApi, PersonsApi},
     roles_api::RolesApi,
+    shortcut::Shortcut,
     strength_api::StrengthApi,
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
@@ -431,7 +433,8 @@ impl Auth {
                 OpenApiService::new(api, "Doorward", env!("CARGO_PKG_VERSION")),
             )
         };
-        Edge::around(with_pages(route, options), self.clone(), surface).boxed()
+        let routes = Shortcut(with_pages(route, options));
+        Edge::around(routes, self.clone(), surface).boxed()
     }
 
     /// Adds the API to an app's own routes, at the paths that it has and at no others: `/v1`, `/login`,

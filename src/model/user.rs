@@ -274,6 +274,12 @@ impl Roles {
     pub fn to_vec(&self) -> Vec<String> {
         self.0.iter().cloned().collect()
     }
+
+    /// As [`Self::to_vec`], of a set that nobody needs any more.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<String> {
+        self.0.into_iter().collect()
+    }
 }
 
 /// The application's own fields of a user: a JSON object all three databases keep unchanged.
@@ -333,6 +339,12 @@ impl Attributes {
     #[must_use]
     pub fn as_map(&self) -> &Map<String, Value> {
         &self.0
+    }
+
+    /// The JSON object, to keep.
+    #[must_use]
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
     }
 
     /// Written as JSON.
