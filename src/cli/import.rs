@@ -24,11 +24,10 @@ use self::{
     reading::{Line, Lines},
     sources::{Mapping, Source},
 };
-use super::{Failure, Say, users::with_service};
+use super::{Failure, Say};
 use crate::{
     accounts::{Imported, ImportedUser},
     auth::Auth,
-    config::Settings,
     error::{AuthError, AuthResult},
     model::user::Roles,
 };
@@ -82,16 +81,32 @@ enum OnConflict {
     Fail,
 }
 
-pub(super) async fn obey(settings: &Settings, args: ImportArgs, say: Say) -> Result<(), Failure> {
-    // Before the database is opened: a file that cannot be read is no reason to touch it.
-    let lines = args.lines()?;
-    let mapping = args.mapping()?;
-    let mut report = Report::new(&args, say);
-    with_service(settings, async |auth| {
-        run(auth, lines, &mapping, &mut report).await?;
+/// An export that can be read.
+pub(super) struct Import {
+    lines: Lines,
+    mapping: Mapping,
+    report: Report,
+}
+
+impl Import {
+    pub(super) fn open(args: &ImportArgs, say: Say) -> Result<Self, Failure> {
+        Ok(Self {
+            lines: args.lines()?,
+            mapping: args.mapping()?,
+            report: Report::new(args, say),
+        })
+    }
+
+    /// Imports every line, and answers what became of them.
+    pub(super) async fn run(self, auth: &Auth) -> Result<(), Failure> {
+        let Self {
+            lines,
+            mapping,
+            mut report,
+        } = self;
+        each(auth, lines, &mapping, &mut report).await?;
         report.finish()
-    })
-    .await
+    }
 }
 
 impl ImportArgs {
@@ -131,7 +146,7 @@ fn format_of(file: &Path) -> Format {
     }
 }
 
-async fn run(
+async fn each(
     auth: &Auth,
     lines: Lines,
     mapping: &Mapping,

@@ -160,7 +160,6 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Healthcheck => system::healthcheck(&settings, say).await,
         Command::Openapi => system::openapi(&settings, say),
         Command::Config(_) => system::check(&settings, say),
-        Command::User(users::UserCommand::Import(args)) => import::obey(&settings, args, say).await,
         Command::User(command) => users::user(&settings, command, say).await,
         Command::Admin(command) => users::admin(&settings, command, say).await,
         Command::Session(command) => sessions::session(&settings, command, say).await,

