@@ -121,9 +121,9 @@ fn there_is_one_cipher_and_no_weak_hash() {
     ];
     let mut found = places(&source, &weak);
     found.retain(|place| {
-        let in_file = |file: &&str| place.contains(&format!("{file}: "));
+        let in_file = |file: &str| place.contains(&format!("{file}: "));
         let is_sha1 = place.ends_with("SHA1") || place.ends_with("Sha1");
-        !(is_sha1 && FOREIGN.iter().any(|file| in_file(&file)))
+        !(is_sha1 && FOREIGN.iter().any(|file| in_file(file)))
     });
     assert_eq!(found, Vec::<String>::new());
     assert!(
