@@ -1,5 +1,7 @@
 //! The command line: what it answers, its exit codes, and how the server starts and ends.
 
+mod import;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -78,6 +80,8 @@ fn exit_code_2_says_that_a_command_was_not_understood() {
             "--password",
             "x",
         ],
+        &["user", "import"],
+        &["user", "import", "-", "--from", "elsewhere"],
         &["session", "revoke"],
         &["session", "revoke", "not-an-id"],
         &["key", "new", "--alg", "RS256"],

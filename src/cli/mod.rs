@@ -5,6 +5,7 @@
 //! only, since arguments can be seen by every user of a machine.
 
 mod audit;
+mod import;
 mod keys;
 mod mail;
 mod roles;

@@ -68,13 +68,13 @@ pub struct UserCredentials {
     pub credential_version: i64,
 }
 
-/// A password hash as a PHC string. Prints `***`.
+/// A password hash: a PHC string of scrypt, or another system's until its user logs in. Prints `***`.
 pub type PasswordHash = SecretString;
 
 /// A user about to be stored.
 #[derive(Debug, Clone)]
 pub struct NewUser {
-    /// The user; `created_at` is now.
+    /// The user; `updated_at` is now, and `created_at` earlier where the account comes from elsewhere.
     pub user: User,
     /// `None` where the password is set later by a one-time link.
     pub password_hash: Option<PasswordHash>,

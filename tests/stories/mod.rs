@@ -12,6 +12,7 @@ mod erasing;
 mod forward_auth;
 mod hand_edits;
 mod held_moments;
+mod importing;
 mod indistinguishable;
 mod letters;
 mod limits;
