@@ -255,6 +255,12 @@ impl Settings {
                 "give Doorward a host name of its own, e.g. https://auth.example.org",
             );
         }
+        if self.http.tls.is_on() && scheme == "http" {
+            return bad(
+                "is plain text, and http.tls is on",
+                "write it with https://",
+            );
+        }
         if self.environment == Environment::Production
             && scheme == "http"
             && !is_own_machine(authority.host())
@@ -286,14 +292,15 @@ impl Settings {
             ("http.listen", &self.http.listen),
             ("http.admin_listen", &self.http.admin_listen),
         ];
-        for (key, address) in addresses {
+        let tls = [self.http.tls.is_on(), self.http.admin_tls()];
+        for ((key, address), tls) in addresses.into_iter().zip(tls) {
             let host = address.rsplit_once(':').map(|(host, _)| host);
             let public = host.is_some_and(|host| !is_own_machine(host));
-            if public && !self.http.behind_proxy {
+            if public && !tls && !self.http.behind_proxy {
                 return Err(BadSetting::new(
                     key,
                     format!("{address} takes plain text from other machines"),
-                    "listen on 127.0.0.1, or put a TLS proxy in front and set http.behind_proxy = true",
+                    "listen on 127.0.0.1, set http.tls.cert_file, or put a TLS proxy in front and set http.behind_proxy = true",
                 ));
             }
         }

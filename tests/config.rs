@@ -278,6 +278,26 @@ fn settings_about_browsers_and_clients_are_judged() {
             "sessions.refresh_grace: 6m is longer than 5m; set it to 10s; all that time a stolen refresh token that was used is not noticed",
         ),
         (
+            "DOORWARD__HTTP__HEADER_TIMEOUT",
+            "0s",
+            "http.header_timeout: 0s is outside 100ms to 1h; set it to 10s",
+        ),
+        (
+            "DOORWARD__HTTP__MAX_IN_FLIGHT",
+            "0",
+            "http.max_in_flight: 0 is outside 1 to 1000000; set it to 4096",
+        ),
+        (
+            "DOORWARD__HTTP__TLS__CERT_FILE",
+            "cert.pem",
+            "http.tls.key_file: is missing, and cert_file is set; name the certificate's key",
+        ),
+        (
+            "DOORWARD__HTTP__TLS__CLIENT_AUTH",
+            "required",
+            "http.tls.client_auth: asks for certificates without TLS; set http.tls.cert_file and http.tls.key_file",
+        ),
+        (
             "DOORWARD__CLIENTS",
             "notes",
             "clients: entry 1 has no hash; make it with `doorward key client ID`",
@@ -387,7 +407,7 @@ fn production_refuses_plain_text_and_weak_choices() {
     let production = |name, value| refused(&with(&PRODUCTION, &[(name, value)]));
     assert_eq!(
         production("DOORWARD__HTTP__LISTEN", "0.0.0.0:8080"),
-        "http.listen: 0.0.0.0:8080 takes plain text from other machines; listen on 127.0.0.1, or put a TLS proxy in front and set http.behind_proxy = true"
+        "http.listen: 0.0.0.0:8080 takes plain text from other machines; listen on 127.0.0.1, set http.tls.cert_file, or put a TLS proxy in front and set http.behind_proxy = true"
     );
     let operators = production("DOORWARD__HTTP__ADMIN_LISTEN", "[::]:9090");
     assert!(

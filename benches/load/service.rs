@@ -1,6 +1,6 @@
 //! One backend's Doorward: users and sessions made through the store, tokens for them, and a server.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, future::pending, path::PathBuf, sync::Arc, time::Duration};
 
 use doorward::{
     Auth, AuthBuilder,
@@ -8,7 +8,7 @@ use doorward::{
     clock::{Clock, Span, SystemClock, Timestamp},
     email::EmailAddress,
     entropy::{SystemEntropy, random_bytes},
-    http::ApiOptions,
+    http::{ApiOptions, HttpSettings},
     ids::{SessionId, UserId},
     mail::{
         memory::MemoryMailer,
@@ -24,14 +24,11 @@ use doorward::{
     outbox::Post,
     passwords::PasswordPolicy,
     secret::SecretString,
+    server::listener::Listener,
     sessions::SessionPolicy,
     store::{CreateUser, LoginName, OpenSession, OpenSessionRequest, Store, settings::Backend},
     throttle::settings::LimitSettings,
     tokens::{KeyRing, Subject, TokenKind, Tokens},
-};
-use poem::{
-    Server,
-    listener::{Acceptor, Listener, TcpListener},
 };
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
@@ -109,20 +106,16 @@ impl Running {
             ..LimitSettings::default()
         };
         let auth = builder.limits(limits).build().map_err(|e| e.to_string())?;
-        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await?;
-        let address = acceptor.local_addr();
-        let address = address.first().and_then(|a| a.as_socket_addr());
-        let address = address.ok_or("not a TCP address")?.to_string();
+        let settings = HttpSettings::default();
+        let bound = Listener::bind(("", "127.0.0.1:0"), &settings, None).await;
+        let listener = bound.map_err(|e| e.to_string())?;
+        let address = listener.address().to_string();
         let options = ApiOptions {
             docs: false,
             ..ApiOptions::default()
         };
-        let serving = Server::new_with_acceptor(acceptor).run(auth.routes(&options));
-        let server = tokio::spawn(async move {
-            if let Err(error) = serving.await {
-                eprintln!("error: the server stopped: {error}");
-            }
-        });
+        let routes = auth.routes(&options);
+        let server = tokio::spawn(listener.serve(routes, pending(), Duration::ZERO));
         Ok(Self {
             auth,
             address,
