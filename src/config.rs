@@ -198,6 +198,7 @@ impl Settings {
     pub fn check(&self) -> Result<(), BadSetting> {
         self.check_public_url()?;
         self.http.check()?;
+        self.check_scheme()?;
         self.check_cookie_domain()?;
         self.database.check()?;
         self.sessions.check()?;
@@ -266,6 +267,19 @@ impl Settings {
             && !is_own_machine(authority.host())
         {
             return bad("is plain text", "use https:// in production");
+        }
+        Ok(())
+    }
+
+    /// Cookies are marked as the address says that they travel.
+    fn check_scheme(&self) -> Result<(), BadSetting> {
+        if self.http.tls.is_on() && self.public_url.starts_with("http:") {
+            let problem = "is plain text, and http.tls is on";
+            return Err(BadSetting::new(
+                "public_url",
+                problem,
+                "write it with https://",
+            ));
         }
         Ok(())
     }

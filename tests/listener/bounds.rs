@@ -28,6 +28,7 @@ fn is_served(app: &crate::harness::app::App) -> Option<Wire> {
     served.then_some(wire)
 }
 
+/// ASVS 13.1.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_bounded_in_all_and_for_each_address() {
     let room_for_two = HttpSettings {
@@ -52,6 +53,7 @@ async fn connections_are_bounded_in_all_and_for_each_address() {
     }
 }
 
+/// ASVS 15.2.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_beyond_the_bound_are_503_at_once_and_the_node_is_alive() {
     let app = start_with(Setup {

@@ -163,6 +163,7 @@ impl Served {
     }
 }
 
+/// ASVS 12.1.1, 12.2.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_is_spoken_where_it_is_asked_for_and_plain_text_is_not() {
     let served = Served::start(ClientAuth::Off).await;
@@ -255,6 +256,7 @@ async fn a_new_certificate_is_shown_without_a_restart_and_a_bad_one_never() {
     assert_eq!(exposed.key, "http.tls.key_file");
 }
 
+/// ASVS 12.1.3, 12.3.5.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_show_certificates_where_that_is_asked() {
     for asked in [ClientAuth::Optional, ClientAuth::Required] {
@@ -268,7 +270,7 @@ async fn clients_show_certificates_where_that_is_asked() {
     }
 }
 
-/// The program: production on a public address without a proxy, its health check, and SIGHUP.
+/// ASVS 12.2.1: production on a public address without a proxy; its health check, and SIGHUP.
 #[test]
 fn production_serves_tls_by_itself() {
     let (place, ca) = (Place::new(), Ca::new());
@@ -289,7 +291,7 @@ fn production_serves_tls_by_itself() {
     let plain = [("DOORWARD__PUBLIC_URL", "http://localhost")];
     assert_eq!(
         check(&plain).refusal(),
-        "public_url: `http://localhost` is plain text, and http.tls is on; write it with https://"
+        "public_url: is plain text, and http.tls is on; write it with https://"
     );
     assert_eq!(
         check(&[("DOORWARD__HTTP__TLS__CLIENT_AUTH", "required")]).refusal(),
