@@ -278,26 +278,6 @@ fn settings_about_browsers_and_clients_are_judged() {
             "sessions.refresh_grace: 6m is longer than 5m; set it to 10s; all that time a stolen refresh token that was used is not noticed",
         ),
         (
-            "DOORWARD__HTTP__HEADER_TIMEOUT",
-            "0s",
-            "http.header_timeout: 0s is outside 100ms to 1h; set it to 10s",
-        ),
-        (
-            "DOORWARD__HTTP__MAX_IN_FLIGHT",
-            "0",
-            "http.max_in_flight: 0 is outside 1 to 1000000; set it to 4096",
-        ),
-        (
-            "DOORWARD__HTTP__TLS__CERT_FILE",
-            "cert.pem",
-            "http.tls.key_file: is missing, and cert_file is set; name the certificate's key",
-        ),
-        (
-            "DOORWARD__HTTP__TLS__CLIENT_AUTH",
-            "required",
-            "http.tls.client_auth: asks for certificates without TLS; set http.tls.cert_file and http.tls.key_file",
-        ),
-        (
             "DOORWARD__CLIENTS",
             "notes",
             "clients: entry 1 has no hash; make it with `doorward key client ID`",
@@ -349,6 +329,34 @@ fn settings_about_browsers_and_clients_are_judged() {
     );
     let with_password = page("https://ann:hunter2@app.example.org/login");
     assert!(!with_password.contains("hunter2"), "{with_password}");
+}
+
+#[test]
+fn settings_of_the_listener_are_judged() {
+    for (name, value, sentence) in [
+        (
+            "DOORWARD__HTTP__HEADER_TIMEOUT",
+            "0s",
+            "http.header_timeout: 0s is outside 100ms to 1h; set it to 10s",
+        ),
+        (
+            "DOORWARD__HTTP__MAX_IN_FLIGHT",
+            "0",
+            "http.max_in_flight: 0 is outside 1 to 1000000; set it to 4096",
+        ),
+        (
+            "DOORWARD__HTTP__TLS__CERT_FILE",
+            "cert.pem",
+            "http.tls.key_file: is missing, and cert_file is set; name the certificate's key",
+        ),
+        (
+            "DOORWARD__HTTP__TLS__CLIENT_AUTH",
+            "required",
+            "http.tls.client_auth: asks for certificates without TLS; set http.tls.cert_file and http.tls.key_file",
+        ),
+    ] {
+        assert_eq!(refused(&[(name, value)]), sentence);
+    }
 }
 
 /// ASVS 6.3.2, 11.2.3, 13.2.3, 13.3.1.
