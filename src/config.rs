@@ -256,12 +256,6 @@ impl Settings {
                 "give Doorward a host name of its own, e.g. https://auth.example.org",
             );
         }
-        if self.http.tls.is_on() && scheme == "http" {
-            return bad(
-                "is plain text, and http.tls is on",
-                "write it with https://",
-            );
-        }
         if self.environment == Environment::Production
             && scheme == "http"
             && !is_own_machine(authority.host())
