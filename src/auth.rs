@@ -3,7 +3,13 @@
 //! [`Auth`] is what an application embeds and what the server serves. It holds no global state: two of
 //! them in one process are two nodes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -23,6 +29,7 @@ use crate::{
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
     recovery::Recovery,
+    restarting::restarting,
     roles::RoleBook,
     sessions::{CurrentUser, Presented, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
@@ -57,6 +64,8 @@ struct Inner {
     trail: Trail,
     conceals: bool,
     letters: Letters,
+    /// Whether this node is about to stop.
+    leaving: AtomicBool,
 }
 
 impl Inner {
@@ -224,6 +233,16 @@ impl Auth {
     /// As [`Store::note_seen`] and [`Store::record`]; while the database is away it is kept for the next time.
     pub async fn flush(&self) -> StoreResult<()> {
         self.0.flush().await
+    }
+
+    /// Says at `/health/ready` from now on that this node is about to stop, and goes on serving.
+    pub fn leave(&self) {
+        self.0.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::leave`] was called.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.0.leaving.load(Ordering::Relaxed)
     }
 
     /// Lets letters that are being sent come to their end and writes down what is still in memory, each for
@@ -429,13 +448,20 @@ impl AuthBuilder {
             trail: means.trail,
             conceals: account_policy.conceal_existence,
             letters,
+            leaving: AtomicBool::new(false),
         }));
-        tokio::spawn(flush_presence(Arc::downgrade(&auth.0), flush_every));
+        let inner = Arc::downgrade(&auth.0);
+        let seen = move || flush_presence(inner.clone(), flush_every);
+        tokio::spawn(restarting("last seen", seen));
         if let Some(every) = auth.sweeper().every() {
-            tokio::spawn(sweep_up(Arc::downgrade(&auth.0), every));
+            let inner = Arc::downgrade(&auth.0);
+            let sweeping = move || sweep_up(inner.clone(), every);
+            tokio::spawn(restarting("sweeping", sweeping));
         }
         if let Some(every) = auth.audit().seal_every() {
-            tokio::spawn(seal_up(Arc::downgrade(&auth.0), every));
+            let inner = Arc::downgrade(&auth.0);
+            let sealing = move || seal_up(inner.clone(), every);
+            tokio::spawn(restarting("sealing", sealing));
         }
         Ok(auth)
     }

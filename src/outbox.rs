@@ -27,6 +27,7 @@ use crate::{
         session::Device,
     },
     paging::Page,
+    restarting::restarting,
     roles::Actor,
     setting::BadSetting,
     store::{ChangeLetter, LetterFilter, Store},
@@ -159,7 +160,9 @@ impl Outbox {
             slots: Arc::new(Semaphore::new(slots)),
         });
         if inner.post.is_some() {
-            tokio::spawn(worker::run(Arc::downgrade(&inner)));
+            let outbox = Arc::downgrade(&inner);
+            let sending = move || worker::run(outbox.clone());
+            tokio::spawn(restarting("sending letters", sending));
         }
         Ok(Self(inner))
     }

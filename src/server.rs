@@ -1,26 +1,27 @@
 //! The composition root: puts settings, database and routes together, and runs them until told to stop.
 //!
-//! Decides the order in which things start and end. Each reason not to start is one sentence.
+//! Decides the order in which things start and end. Each reason not to start is one sentence. How connections
+//! are taken and served is for [`listener`], with which certificate for [`tls`].
+
+mod connection;
+mod link;
+pub mod listener;
+mod register;
+pub mod tls;
 
 use std::{
     io::{self, Write},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
-use poem::{
-    Endpoint, Server,
-    http::uri::Scheme,
-    listener::Acceptor,
-    web::{LocalAddr, RemoteAddr},
-};
 use tokio::{
-    net::{TcpListener, TcpStream},
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    time::sleep,
 };
 
+use self::{listener::Listener, tls::Tls};
 use crate::{
     accounts::AccountPolicy,
     auth::Auth,
@@ -36,6 +37,7 @@ use crate::{
     },
     model::client::Clients,
     outbox::Post,
+    restarting::restarting,
     setting::BadSetting,
     store::{
         Migrations, StoreResult,
@@ -53,8 +55,6 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 const CLOCK_EVERY: Duration = Duration::from_mins(1);
 /// An answer that took longer than this says too little about the time.
 const SLOWEST_TIME: Duration = Duration::from_secs(4);
-/// A connection on which nothing moves for this long is closed.
-const IDLE_CONNECTION: Duration = Duration::from_secs(75);
 
 /// Runs the server until SIGTERM or SIGINT; `program` is what people type to start it.
 ///
@@ -67,28 +67,25 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
         clock,
         mailbox,
     } = open_service(&settings).await?;
-    let following = tokio::spawn(follow_database(auth.clone(), Arc::clone(&clock)));
-    let main = bind("http.listen", &settings.http.listen).await?;
-    let admin = match settings.http.admin_listen.as_str() {
-        "" => None,
-        address => Some(bind("http.admin_listen", address).await?),
+    let tls = Tls::open(&settings.http.tls, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let (main, admin) = listen(&settings, tls.as_ref()).await?;
+    let cannot = |e: io::Error| {
+        let problem = format!("cannot be received: {e}");
+        BadSetting::new("signals", problem, "check the system's limits")
     };
-    let stop = stop_on_signals().map_err(|e| {
-        BadSetting::new(
-            "signals",
-            format!("cannot be received: {e}"),
-            "check the system's limits",
-        )
-    })?;
+    let drain = settings.http.drain.to_duration();
+    let stop = stop_on_signals(auth.clone(), drain).map_err(cannot)?;
+    let mut following = vec![tokio::spawn(follow_database(auth.clone(), clock))];
+    if let Some(tls) = tls {
+        let hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
+        following.push(tokio::spawn(tls.follow(hang_up)));
+    }
     announce(&settings, program, &main, admin.as_ref());
     let open_docs = settings.environment != Environment::Production;
-    let main = run(
-        main,
-        auth.routes(&options(&settings, open_docs, mailbox.as_ref())?),
-        stop.clone(),
-    );
-    let for_operators = options(&settings, true, mailbox.as_ref())?;
-    let admin = admin.map(|listener| run(listener, auth.routes(&for_operators), stop.clone()));
+    let routes = auth.routes(&options(&settings, open_docs, mailbox.as_ref())?);
+    let main = main.serve(routes, told(stop.clone()), GRACE);
+    let for_operators = auth.routes(&options(&settings, true, mailbox.as_ref())?);
+    let admin = admin.map(|admin| admin.serve(for_operators, told(stop.clone()), GRACE));
     let letters = async {
         told(stop.clone()).await;
         auth.outbox().stop(GRACE).await;
@@ -97,10 +94,25 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
         Some(admin) => drop(tokio::join!(main, admin, letters)),
         None => drop(tokio::join!(main, letters)),
     }
-    following.abort();
+    following.iter().for_each(tokio::task::JoinHandle::abort);
     shut_down(&auth).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The listener for everybody and, where one is set, the one for operators.
+async fn listen(
+    settings: &Settings,
+    tls: Option<&Arc<Tls>>,
+) -> Result<(Listener, Option<Listener>), BadSetting> {
+    let http = &settings.http;
+    let main = Listener::bind(("http.listen", &http.listen), http, tls.cloned()).await?;
+    if http.admin_listen.is_empty() {
+        return Ok((main, None));
+    }
+    let tls = tls.filter(|_| http.admin_tls()).cloned();
+    let address = ("http.admin_listen", http.admin_listen.as_str());
+    Ok((main, Some(Listener::bind(address, http, tls).await?)))
 }
 
 /// What the routes obey.
@@ -113,6 +125,9 @@ fn options(
         public_url: settings.public_url.clone(),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         max_body_bytes: settings.http.max_body_bytes,
+        body_timeout: settings.http.body_timeout,
+        request_timeout: settings.http.request_timeout,
+        max_in_flight: settings.http.max_in_flight,
         docs,
         allowed_origins: settings.http.allowed_origins.clone(),
         redirect_origins: settings.http.redirect_origins.clone(),
@@ -165,6 +180,11 @@ pub async fn open_quiet_service(settings: &Settings) -> Result<Auth, BadSetting>
         ..settings.clone()
     };
     build_service(&quiet, None).await.map(|(auth, _)| auth)
+}
+
+/// Reads the files of TLS, where there are any.
+pub(crate) fn check_tls(settings: &Settings) -> Result<(), BadSetting> {
+    Tls::open(&settings.http.tls, Arc::new(SystemClock::new())).map(drop)
 }
 
 /// The texts and layouts of letters and pages.
@@ -269,60 +289,18 @@ async fn follow_once(
 
 /// Keeps the clock on the database's time. While the database is away it counts on by itself.
 async fn follow_database(auth: Auth, clock: Arc<SystemClock>) {
-    let mut ticks = tokio::time::interval(CLOCK_EVERY);
-    ticks.tick().await;
-    loop {
+    let (auth, clock) = (&auth, &clock);
+    restarting("following the database's time", || async move {
+        let mut ticks = tokio::time::interval(CLOCK_EVERY);
         ticks.tick().await;
-        if let Err(error) = follow_once(&clock, auth.database_time()).await {
-            tracing::warn!(%error, "the database's time could not be asked for");
-        }
-    }
-}
-
-async fn bind(key: &str, address: &str) -> Result<Socket, BadSetting> {
-    let bound = async {
-        let listener = TcpListener::bind(address).await?;
-        Ok(Socket {
-            address: listener.local_addr()?,
-            listener,
-        })
-    };
-    bound.await.map_err(|e: io::Error| {
-        let problem = format!("{address} cannot be listened on: {e}");
-        BadSetting::new(key, problem, "end what uses it, or choose another address")
-    })
-}
-
-/// A listening socket whose connections send small answers at once.
-struct Socket {
-    listener: TcpListener,
-    address: SocketAddr,
-}
-
-impl Acceptor for Socket {
-    type Io = TcpStream;
-
-    fn local_addr(&self) -> Vec<LocalAddr> {
-        vec![LocalAddr(self.address.into())]
-    }
-
-    async fn accept(&mut self) -> io::Result<(TcpStream, LocalAddr, RemoteAddr, Scheme)> {
-        let (stream, peer) = match self.listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: asking again at once would only spin.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                return Err(error);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = follow_once(clock, auth.database_time()).await {
+                tracing::warn!(%error, "the database's time could not be asked for");
             }
-        };
-        stream.set_nodelay(true)?;
-        Ok((
-            stream,
-            LocalAddr(self.address.into()),
-            RemoteAddr(peer.into()),
-            Scheme::HTTP,
-        ))
-    }
+        }
+    })
+    .await;
 }
 
 /// Ends when the servers are told to stop.
@@ -331,27 +309,29 @@ async fn told(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn run(socket: Socket, routes: impl Endpoint + 'static, stop: watch::Receiver<bool>) {
-    let ran = Server::new_with_acceptor(socket)
-        .idle_timeout(IDLE_CONNECTION)
-        .run_with_graceful_shutdown(routes, told(stop), Some(GRACE))
-        .await;
-    if let Err(error) = ran {
-        tracing::error!(%error, "the listener failed");
-    }
-}
-
-/// Tells the servers to stop at the first SIGTERM or SIGINT and ends the process at the second.
-fn stop_on_signals() -> io::Result<watch::Receiver<bool>> {
+/// Tells the servers to stop at the first SIGTERM or SIGINT, once proxies have had the time to notice, and ends
+/// the process at the second.
+fn stop_on_signals(auth: Auth, drain: Duration) -> io::Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (tell, told) = watch::channel(false);
     tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
-        tell.send_replace(true);
-        tracing::info!("stopping: running requests may finish");
-        either(&mut terminate, &mut interrupt).await;
-        std::process::exit(1);
+        auth.leave();
+        drop(auth);
+        let stopping = async {
+            if !drain.is_zero() {
+                tracing::info!("not ready any more: requests are served a while longer");
+                sleep(drain).await;
+            }
+            tell.send_replace(true);
+            tracing::info!("stopping: running requests may finish");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stopping => {}
+            () = either(&mut terminate, &mut interrupt) => std::process::exit(1),
+        }
     });
     Ok(told)
 }
@@ -371,7 +351,7 @@ pub(crate) async fn shut_down(auth: &Auth) {
 }
 
 /// Tells people where the server is. Not a log line: it goes to standard output.
-fn announce(settings: &Settings, program: &str, main: &Socket, admin: Option<&Socket>) {
+fn announce(settings: &Settings, program: &str, main: &Listener, admin: Option<&Listener>) {
     let mut lines = vec![
         format!(
             "Doorward {} ({}, {})",
@@ -379,16 +359,21 @@ fn announce(settings: &Settings, program: &str, main: &Socket, admin: Option<&So
             settings.environment,
             settings.database.backend
         ),
-        format!("listening on http://{}", main.address),
+        format!("listening on {}://{}", main.scheme(), main.address()),
     ];
     if let Some(admin) = admin {
-        lines.push(format!("for operators on http://{}", admin.address));
+        lines.push(format!(
+            "for operators on {}://{}",
+            admin.scheme(),
+            admin.address()
+        ));
     }
     if settings.environment == Environment::Development {
-        let here = reachable(&main.address.to_string());
-        lines.push(format!("documentation: http://{here}/docs"));
+        let here = reachable(&main.address().to_string());
+        let here = format!("{}://{here}", main.scheme());
+        lines.push(format!("documentation: {here}/docs"));
         if settings.mail.transport == Transport::Memory {
-            lines.push(format!("letters: http://{here}/dev/mail"));
+            lines.push(format!("letters: {here}/dev/mail"));
         }
         lines.push(format!(
             "first administrator: {program} admin create --email you@example.org --password-stdin"

@@ -17,7 +17,16 @@ use self::paths::{Reference, references};
 /// own layer and from those above it in this list.
 const LAYERS: [&[&str]; 9] = [
     &[
-        "metrics", "clock", "entropy", "secret", "ids", "email", "username", "setting", "outbound",
+        "metrics",
+        "clock",
+        "entropy",
+        "secret",
+        "ids",
+        "email",
+        "username",
+        "setting",
+        "outbound",
+        "restarting",
     ],
     &["model"],
     &[

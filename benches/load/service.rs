@@ -14,7 +14,7 @@ use doorward::{
     accounts::AccountPolicy,
     clock::{Clock, Span, SystemClock},
     entropy::{SystemEntropy, random_bytes},
-    http::ApiOptions,
+    http::{ApiOptions, HttpSettings},
     mail::{
         memory::MemoryMailer,
         settings::{MailSettings, Transport},
@@ -23,13 +23,10 @@ use doorward::{
     outbox::Post,
     passwords::PasswordPolicy,
     secret::SecretString,
+    server::listener::Listener,
     store::Store,
     throttle::settings::LimitSettings,
     tokens::{KeyRing, Subject, TokenKind, Tokens},
-};
-use poem::{
-    Server,
-    listener::{Acceptor, Listener, TcpListener},
 };
 use tokio::task::JoinHandle;
 
@@ -106,20 +103,16 @@ impl Running {
             ..LimitSettings::default()
         };
         let auth = builder.limits(limits).build().map_err(|e| e.to_string())?;
-        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await?;
-        let address = acceptor.local_addr();
-        let address = address.first().and_then(|a| a.as_socket_addr());
-        let address = address.ok_or("not a TCP address")?.to_string();
+        let settings = HttpSettings::default();
+        let bound = Listener::bind(("", "127.0.0.1:0"), &settings, None).await;
+        let listener = bound.map_err(|e| e.to_string())?;
+        let address = listener.address().to_string();
         let options = ApiOptions {
             docs: false,
             ..ApiOptions::default()
         };
-        let serving = Server::new_with_acceptor(acceptor).run(auth.routes(&options));
-        let server = tokio::spawn(async move {
-            if let Err(error) = serving.await {
-                eprintln!("error: the server stopped: {error}");
-            }
-        });
+        let routes = auth.routes(&options);
+        let server = tokio::spawn(listener.serve(routes, pending(), Duration::ZERO));
         Ok(Self {
             auth,
             address,

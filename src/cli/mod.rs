@@ -5,6 +5,7 @@
 //! only, since arguments can be seen by every user of a machine.
 
 mod audit;
+mod health;
 mod import;
 mod keys;
 mod mail;
@@ -157,7 +158,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Serve => Ok(server::serve(settings, &program()).await?),
         Command::Migrate(args) => system::migrate(&settings, &args, say).await,
         Command::Sweep => system::sweep(&settings, say).await,
-        Command::Healthcheck => system::healthcheck(&settings, say).await,
+        Command::Healthcheck => health::check(&settings, say).await,
         Command::Openapi => system::openapi(&settings, say),
         Command::Config(_) => system::check(&settings, say),
         Command::User(command) => users::user(&settings, command, say).await,

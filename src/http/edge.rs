@@ -1,18 +1,25 @@
-//! What every request passes first and every answer last: request id, body limit, problems, panics,
-//! headers and one line in the log.
+//! What every request passes first and every answer last: request id, limits on bodies, time and how much is
+//! done at once, problems, panics, headers and one line in the log.
 
 use std::{
     cell::OnceCell,
     collections::{BTreeSet, HashSet},
+    future::poll_fn,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
 };
 
 use futures_util::FutureExt;
 use poem::{
     Body, Endpoint, Error, IntoResponse, PathPattern, Request, Response,
     error::{MethodNotAllowedError, NotFoundError, ParseFormError, ReadBodyError},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Version, header},
 };
 use poem_openapi::{
     OpenApi,
@@ -70,6 +77,8 @@ pub(super) struct Edge<E> {
     auth: Auth,
     surface: Arc<Surface>,
     methods: Methods,
+    /// Requests that are worked on.
+    at_work: AtomicUsize,
 }
 
 impl<E: Endpoint> Edge<E> {
@@ -79,6 +88,7 @@ impl<E: Endpoint> Edge<E> {
             auth,
             methods: methods(&surface.options),
             surface,
+            at_work: AtomicUsize::new(0),
         }
     }
 
@@ -87,20 +97,85 @@ impl<E: Endpoint> Edge<E> {
             let detail = "Each query parameter may stand there once.";
             return Err(Problem::bad_request("ambiguous_parameter", detail).into());
         }
+        let options = &self.surface.options;
+        let is_free = is_free(&request);
         // poem reads bodies without limit, so the limit comes before anything that reads.
         let body = request.take_body();
         if !body.is_empty() {
-            let limit = self.surface.options.max_body_bytes;
-            let bytes = body.into_bytes_limit(limit).await?;
+            // Where there is no room now nobody has to send one; the place itself is taken once it is there, or
+            // those who send slowly would hold them all.
+            drop(self.place(is_free)?);
+            let read = body.into_bytes_limit(options.max_body_bytes);
+            let read = tokio::time::timeout(options.body_timeout.to_duration(), read);
+            let bytes = read.await.map_err(|_| body_too_slow(request.version()))??;
             request.set_body(Body::from_bytes(bytes));
         }
-        let handled = AssertUnwindSafe(context.recorded(&self.inner, request))
-            .catch_unwind()
-            .await;
+        let place = self.place(is_free)?;
+        let handled = AssertUnwindSafe(context.recorded(&self.inner, request)).catch_unwind();
+        let handled = within(options.request_timeout.to_duration(), handled).await;
+        drop(place);
+        let Some(handled) = handled else {
+            return Err(Problem::too_late().into());
+        };
         let Ok(answered) = handled else {
             return Err(Problem::internal("a handler panicked").into());
         };
         answered.map(IntoResponse::into_response)
+    }
+
+    /// A place among the requests that are worked on; whoever asks only whether this node lives needs none.
+    fn place(&self, is_free: bool) -> Result<Option<Place<'_>>, Problem> {
+        if is_free {
+            return Ok(None);
+        }
+        let place = Place(&self.at_work);
+        if self.at_work.fetch_add(1, Ordering::Relaxed) >= self.surface.options.max_in_flight {
+            return Err(Problem::overloaded());
+        }
+        Ok(Some(place))
+    }
+}
+
+/// Held as long as a request is worked on.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a request costs nothing, so that it is answered whatever else is asked for.
+fn is_free(request: &Request) -> bool {
+    matches!(request.uri().path(), "/health/live" | "/health")
+}
+
+/// Waits no longer than this, as far as it is polled then. What is given up is dropped where it waits; a change
+/// that has begun goes on to its end in a task of its own, as when a client goes away.
+async fn within<W: Future>(limit: Duration, work: W) -> Option<W::Output> {
+    let watch = Stopwatch::start();
+    let mut work = pin!(work);
+    poll_fn(move |cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if watch.elapsed() >= limit => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// What a client hears whose body does not come (RFC 9110 §15.5.9).
+fn body_too_slow(version: Version) -> Problem {
+    let problem = Problem::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "body_too_slow",
+        "Body too slow",
+        "The body did not arrive in time.",
+    );
+    // The rest of it may still come, which is no request; HTTP/2 knows which is which.
+    if version == Version::HTTP_2 {
+        problem
+    } else {
+        problem.with_header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 }
 

@@ -18,6 +18,7 @@ mod dto;
 mod edge;
 mod embed;
 mod guard;
+mod listening;
 mod login_page;
 mod mail_pages;
 mod matrix;
@@ -71,6 +72,7 @@ pub use self::{
     docs::openapi_document,
     embed::{AuthMiddleware, Authenticated},
     guard::{AdminRole, Guard, HasRole, RoleName, Secured},
+    listening::{ClientAuth, TlsSettings},
     matrix::{Asks, Operation, Verdict, operations},
     permission::{
         AuditRead, Fresh, HasPermission, OutboxManage, PermissionName, RolesGrant, RolesRead,
@@ -80,6 +82,7 @@ pub use self::{
 };
 use crate::{
     auth::Auth,
+    clock::Span,
     letters::Page,
     mail::memory::MemoryMailer,
     model::client::Clients,
@@ -100,8 +103,30 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether a proxy in front of this node does TLS. Default false.
     pub behind_proxy: bool,
+    /// TLS of the listener. Default none.
+    pub tls: TlsSettings,
     /// Most bytes of a request's body. Default 65536.
     pub max_body_bytes: usize,
+    /// How long the head of a request may take, and before the first one the TLS handshake as well; who takes
+    /// longer is cut off. Default 10 s.
+    pub header_timeout: Span,
+    /// How long a body may take; then it is 408. Default 30 s.
+    pub body_timeout: Span,
+    /// How long a request may take once it is there; then it is 503. Default 30 s.
+    pub request_timeout: Span,
+    /// How long a client may take nothing of its answer, or less than 16 KiB of it. Default 30 s.
+    pub write_timeout: Span,
+    /// How long a connection is kept between two requests. Default 75 s.
+    pub idle_timeout: Span,
+    /// Most connections of a listener. Default 10000.
+    pub max_connections: usize,
+    /// Most connections of one address, or of one /64 network of IPv6; trusted proxies may have more. Default
+    /// 0: any number.
+    pub max_connections_per_address: usize,
+    /// Most requests that a listener works on at once; more are 503 at once. Default 4096.
+    pub max_in_flight: usize,
+    /// How long `/health/ready` says 503 before a server that is told to stop takes nothing more. Default 0 s.
+    pub drain: Span,
     /// Origins whose pages may use the API from a browser, with cookies. Default none.
     pub allowed_origins: Vec<String>,
     /// Origins that a login may lead back to, besides this server's own. Default none.
@@ -126,7 +151,17 @@ impl Default for HttpSettings {
             admin_listen: String::new(),
             trusted_proxies: Vec::new(),
             behind_proxy: false,
+            tls: TlsSettings::default(),
             max_body_bytes: 65_536,
+            header_timeout: Span::secs(10),
+            body_timeout: Span::secs(30),
+            request_timeout: Span::secs(30),
+            write_timeout: Span::secs(30),
+            idle_timeout: Span::secs(75),
+            max_connections: 10_000,
+            max_connections_per_address: 0,
+            max_in_flight: 4096,
+            drain: Span::ZERO,
             allowed_origins: Vec::new(),
             redirect_origins: Vec::new(),
             cookie_domain: String::new(),
@@ -164,6 +199,7 @@ impl HttpSettings {
                 "set it to 65536",
             ));
         }
+        self.check_listening()?;
         check_compat(&self.compat_prefix)?;
         let browsers = (&*self.allowed_origins, &*self.redirect_origins);
         check_browsers(browsers, &self.cookie_domain, &self.login_page)
@@ -280,6 +316,13 @@ pub struct ApiOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Most bytes of a request's body.
     pub max_body_bytes: usize,
+    /// How long a body may take; then it is 408. Default 30 s.
+    pub body_timeout: Span,
+    /// How long a request may take once its body is there; then it is 503. Looked at whenever the request's task
+    /// is woken, which the server's own listener sees to. Default 30 s.
+    pub request_timeout: Span,
+    /// Most requests that these routes work on at once; more are 503 at once. Default 4096.
+    pub max_in_flight: usize,
     /// Whether `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` are served here too.
     pub docs: bool,
     /// Origins whose pages may use the API from a browser, with cookies (`https://app.example.org`).
@@ -303,10 +346,14 @@ pub struct ApiOptions {
 
 impl Default for ApiOptions {
     fn default() -> Self {
+        let settings = HttpSettings::default();
         Self {
             public_url: "http://localhost:8080".to_owned(),
             trusted_proxies: Vec::new(),
-            max_body_bytes: HttpSettings::default().max_body_bytes,
+            max_body_bytes: settings.max_body_bytes,
+            body_timeout: settings.body_timeout,
+            request_timeout: settings.request_timeout,
+            max_in_flight: settings.max_in_flight,
             docs: true,
             allowed_origins: Vec::new(),
             redirect_origins: Vec::new(),

@@ -135,6 +135,19 @@ impl Problem {
             .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
     }
 
+    /// More is being worked on than this node takes; not logged as a failure, or the log would fill up.
+    pub(super) fn overloaded() -> Self {
+        let detail = "Too much is asked for at once; try again in a moment.";
+        Self::unavailable("overloaded", "Overloaded", detail)
+    }
+
+    /// The request has had its time.
+    pub(super) fn too_late() -> Self {
+        let detail =
+            "This took too long and was given up; whether it was done in part is not known.";
+        Self::unavailable("too_late", "Too late", detail).because("http.request_timeout is over")
+    }
+
     /// Asked for too often (RFC 6585 §4); says which limit and, in whole seconds, when to ask again.
     fn limited(limit: LimitName, after: Span) -> Self {
         let secs = (after.as_millis().max(1) + 999) / 1000;
@@ -509,7 +522,7 @@ pub(super) const CONFLICT: u32 = 1 << 4;
 pub(super) const BODY: u32 = 1 << 5;
 /// 422: a field breaks a rule.
 pub(super) const INVALID: u32 = 1 << 6;
-/// What any operation can answer: 400 and 413, because the edge looks at queries and bodies before
+/// What any operation can answer: 400, 408 and 413, because the edge looks at queries and bodies before
 /// anybody else does; 500 and 503, when we failed or the database is away.
 pub(super) const ANY: u32 = 1 << 7;
 /// 429: asked for too often.
@@ -551,6 +564,7 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
                 "There is no such thing, or it is not the caller's.",
             ),
             (CONFLICT, 409, "Contradicts what is there."),
+            (ANY, 408, "The body did not arrive in time."),
             (ANY, 413, "The body is too large."),
             (
                 BODY,
@@ -567,7 +581,7 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
             (
                 ANY,
                 503,
-                "The database is away or too much is waiting; `Retry-After` says when to ask again.",
+                "The database is away, too much is asked for at once, or it took too long; `Retry-After` says when to ask again.",
             ),
         ];
         let responses = documented.into_iter().filter(|(bit, _, _)| SET & bit != 0);

@@ -1,8 +1,12 @@
 //! Doorward as its users see it: nodes that listen on real sockets, and typed clients.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use doorward::{
@@ -11,7 +15,7 @@ use doorward::{
     admin::AdminPolicy,
     audit::AuditPolicy,
     clock::{Clock, ManualClock, Span, Timestamp},
-    http::ApiOptions,
+    http::{ApiOptions, HttpSettings},
     model::{
         account::{AttributeRules, NewAccount},
         quota::Limit,
@@ -21,14 +25,11 @@ use doorward::{
     outbox::Post,
     passwords::PasswordPolicy,
     secret::SecretString,
+    server::listener::Listener,
     sessions::SessionPolicy,
     store::Store,
     throttle::settings::LimitSettings,
     tokens::KeyRing,
-};
-use poem::{
-    Server,
-    listener::{Acceptor, Listener, TcpListener},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -71,6 +72,8 @@ pub struct Setup {
     pub post: Option<Post>,
     pub keys: Arc<dyn Fn() -> KeyRing + Send + Sync>,
     pub api: ApiOptions,
+    /// What the listener obeys; of this only what is the listener's own.
+    pub http: HttpSettings,
 }
 
 impl Default for Setup {
@@ -92,6 +95,7 @@ impl Default for Setup {
             post: None,
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
             api: ApiOptions::default(),
+            http: HttpSettings::default(),
         }
     }
 }
@@ -265,21 +269,11 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         None => builder,
     };
     let auth = builder.build().expect("valid policies");
-    let acceptor = TcpListener::bind("127.0.0.1:0")
-        .into_acceptor()
-        .await
-        .expect("a free port");
-    let address = acceptor.local_addr()[0]
-        .as_socket_addr()
-        .copied()
-        .expect("a TCP address");
-    let app = auth.routes(&setup.api);
-    let server = tokio::spawn(async move {
-        Server::new_with_acceptor(acceptor)
-            .run(app)
-            .await
-            .expect("the server runs");
-    });
+    let listener = Listener::bind(("", "127.0.0.1:0"), &setup.http, None).await;
+    let listener = listener.expect("a free port");
+    let address = listener.address();
+    let routes = auth.routes(&setup.api);
+    let server = tokio::spawn(listener.serve(routes, pending(), Duration::ZERO));
     Node {
         auth,
         store,
