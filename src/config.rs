@@ -22,10 +22,12 @@ use crate::{
     accounts::AccountPolicy,
     admin::AdminPolicy,
     audit::AuditPolicy,
+    auth::canary::CanaryPolicy,
     clock::Timestamp,
     entropy::Entropy,
     http::HttpSettings,
     mail::settings::{MailSettings, Transport},
+    metrics::MetricsSettings,
     model::{account::AttributeRules, client::Clients},
     passwords::PasswordPolicy,
     roles::RoleSettings,
@@ -142,6 +144,10 @@ pub struct Settings {
     pub sweep: SweepPolicy,
     /// `[audit]`.
     pub audit: AuditPolicy,
+    /// `[metrics]`.
+    pub metrics: MetricsSettings,
+    /// `[canary]`.
+    pub canary: CanaryPolicy,
     /// `[log]`.
     pub log: LogSettings,
 }
@@ -214,6 +220,8 @@ impl Settings {
         self.admin.check()?;
         self.sweep.check()?;
         self.audit.check()?;
+        self.metrics.check()?;
+        self.canary.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }
@@ -285,6 +293,7 @@ impl Settings {
         let addresses = [
             ("http.listen", &self.http.listen),
             ("http.admin_listen", &self.http.admin_listen),
+            ("metrics.listen", &self.metrics.listen),
         ];
         for (key, address) in addresses {
             let host = address.rsplit_once(':').map(|(host, _)| host);

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::OptionFuture;
 use poem::{
     Endpoint, Server,
     http::uri::Scheme,
@@ -23,8 +24,8 @@ use tokio::{
 
 use crate::{
     accounts::AccountPolicy,
-    auth::Auth,
-    clock::{Clock, Stopwatch, SystemClock, Timestamp},
+    auth::{Auth, canary::CanaryPolicy},
+    clock::{Clock, Span, Stopwatch, SystemClock, Timestamp},
     config::{Environment, Settings},
     entropy::SystemEntropy,
     http::ApiOptions,
@@ -34,6 +35,7 @@ use crate::{
         open::{OpenedMailer, open_mailer},
         settings::Transport,
     },
+    metrics::MetricsSettings,
     model::client::Clients,
     outbox::Post,
     setting::BadSetting,
@@ -73,6 +75,10 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
         "" => None,
         address => Some(bind("http.admin_listen", address).await?),
     };
+    let metrics = match settings.metrics.listen.as_str() {
+        "" => None,
+        address => Some(bind("metrics.listen", address).await?),
+    };
     let stop = stop_on_signals().map_err(|e| {
         BadSetting::new(
             "signals",
@@ -80,7 +86,12 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
             "check the system's limits",
         )
     })?;
-    announce(&settings, program, &main, admin.as_ref());
+    announce(
+        &settings,
+        program,
+        &main,
+        (admin.as_ref(), metrics.as_ref()),
+    );
     let open_docs = settings.environment != Environment::Production;
     let main = run(
         main,
@@ -89,14 +100,14 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
     );
     let for_operators = options(&settings, true, mailbox.as_ref())?;
     let admin = admin.map(|listener| run(listener, auth.routes(&for_operators), stop.clone()));
+    let metrics =
+        metrics.map(|listener| run(listener, auth.metrics_routes(&for_operators), stop.clone()));
     let letters = async {
         told(stop.clone()).await;
         auth.outbox().stop(GRACE).await;
     };
-    match admin {
-        Some(admin) => drop(tokio::join!(main, admin, letters)),
-        None => drop(tokio::join!(main, letters)),
-    }
+    let (admin, metrics) = (OptionFuture::from(admin), OptionFuture::from(metrics));
+    let ((), _, _, ()) = tokio::join!(main, admin, metrics, letters);
     following.abort();
     shut_down(&auth).await;
     tracing::info!("stopped");
@@ -114,6 +125,7 @@ fn options(
         trusted_proxies: settings.http.trusted_proxies.clone(),
         max_body_bytes: settings.http.max_body_bytes,
         docs,
+        metrics: docs && settings.metrics.listen.is_empty(),
         allowed_origins: settings.http.allowed_origins.clone(),
         redirect_origins: settings.http.redirect_origins.clone(),
         cookie_domain: settings.http.cookie_domain.clone(),
@@ -152,7 +164,7 @@ pub async fn open_service(settings: &Settings) -> Result<Service, BadSetting> {
     })
 }
 
-/// As [`open_service`], without letters: for commands, which end before any could be sent.
+/// As [`open_service`], without letters, metrics or canary: for commands, which end before any could be sent.
 ///
 /// # Errors
 /// As [`open_service`].
@@ -162,6 +174,11 @@ pub async fn open_quiet_service(settings: &Settings) -> Result<Auth, BadSetting>
             attributes_schema: settings.accounts.attributes_schema.clone(),
             ..AccountPolicy::default()
         },
+        metrics: MetricsSettings {
+            every: Span::ZERO,
+            ..MetricsSettings::default()
+        },
+        canary: CanaryPolicy::off(),
         ..settings.clone()
     };
     build_service(&quiet, None).await.map(|(auth, _)| auth)
@@ -214,6 +231,8 @@ async fn build_service(
         .sweep(settings.sweep.clone())
         .audit(settings.audit.clone())
         .limits(settings.limits.clone())
+        .observe_every(settings.metrics.every)
+        .canary(settings.canary.clone())
         .letters(letters(settings)?)
         .clock(Arc::clone(&clock) as Arc<dyn Clock>);
     let builder = match post {
@@ -371,7 +390,12 @@ pub(crate) async fn shut_down(auth: &Auth) {
 }
 
 /// Tells people where the server is. Not a log line: it goes to standard output.
-fn announce(settings: &Settings, program: &str, main: &Socket, admin: Option<&Socket>) {
+fn announce(
+    settings: &Settings,
+    program: &str,
+    main: &Socket,
+    (admin, metrics): (Option<&Socket>, Option<&Socket>),
+) {
     let mut lines = vec![
         format!(
             "Doorward {} ({}, {})",
@@ -383,6 +407,9 @@ fn announce(settings: &Settings, program: &str, main: &Socket, admin: Option<&So
     ];
     if let Some(admin) = admin {
         lines.push(format!("for operators on http://{}", admin.address));
+    }
+    if let Some(metrics) = metrics {
+        lines.push(format!("metrics on http://{}/metrics", metrics.address));
     }
     if settings.environment == Environment::Development {
         let here = reachable(&main.address.to_string());

@@ -23,6 +23,7 @@ const LAYERS: [&[&str]; 9] = [
     &[
         "store",
         "store::error",
+        "store::measured",
         "mail",
         "mail::settings",
         "letters",

@@ -23,6 +23,7 @@ use super::{
     ApiOptions, Context, DOCUMENTS,
     auth_api::unsupported_login,
     check_api::as_asked,
+    measured::{self, Requests},
     methods,
     problem::Problem,
     surface::{Surface, X_REQUEST_ID},
@@ -60,14 +61,17 @@ pub(super) struct Edge<E> {
     auth: Auth,
     surface: Arc<Surface>,
     methods: Methods,
+    requests: Requests,
 }
 
 impl<E: Endpoint> Edge<E> {
     pub(super) fn around(inner: E, auth: Auth, surface: Arc<Surface>) -> Self {
+        let methods = methods(&surface.options);
         Self {
             inner,
+            requests: Requests::on(&auth, methods.paths()),
             auth,
-            methods: methods(&surface.options),
+            methods,
             surface,
         }
     }
@@ -98,7 +102,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        let watch = Stopwatch::start();
+        let (watch, _in_flight) = (Stopwatch::start(), self.requests.begin());
         let context = Context::new(&self.auth, &self.surface, &request);
         request.set_data(context.clone());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -125,6 +129,12 @@ impl<E: Endpoint> Endpoint for Edge<E> {
                 problem.render(&context.request_id)
             });
             self.finish(&mut response, &context.request_id, reader);
+            self.requests.answered(
+                pattern.as_deref(),
+                &method,
+                response.status(),
+                watch.elapsed(),
+            );
             // The route, not the path: a path may hold whatever somebody typed.
             let route = pattern.as_deref().unwrap_or("-");
             let (status, ms) = (
@@ -226,11 +236,17 @@ impl Methods {
         self
     }
 
+    /// Every path, as the documents write it.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(path, _)| path.as_str())
+    }
+
     /// The first segments of all paths that there are under these options but `/` itself, each once.
     pub(super) fn first_segments(&self, options: &ApiOptions) -> BTreeSet<String> {
         let is_served = |path: &str| match path {
             "/login" => options.login_page.is_empty(),
             "/version" => options.docs,
+            measured::PATH => options.metrics,
             path => options.docs || !DOCUMENTS.contains(&path),
         };
         let paths = self.0.iter().map(|(path, _)| path.as_str());

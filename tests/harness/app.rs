@@ -10,6 +10,7 @@ use doorward::{
     accounts::AccountPolicy,
     admin::AdminPolicy,
     audit::AuditPolicy,
+    auth::canary::CanaryPolicy,
     clock::{Clock, ManualClock, Span, Timestamp},
     http::ApiOptions,
     model::{
@@ -71,6 +72,8 @@ pub struct Setup {
     pub post: Option<Post>,
     pub keys: Arc<dyn Fn() -> KeyRing + Send + Sync>,
     pub api: ApiOptions,
+    /// Which nodes the canary asks; it is released by the test alone.
+    pub canary: CanaryPolicy,
 }
 
 impl Default for Setup {
@@ -92,6 +95,7 @@ impl Default for Setup {
             post: None,
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
             api: ApiOptions::default(),
+            canary: CanaryPolicy::off(),
         }
     }
 }
@@ -259,6 +263,7 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         .admin(setup.admin.clone())
         .audit(setup.audit.clone())
         .limits(setup.limits.clone())
+        .canary(setup.canary.clone())
         .clock(clock);
     let builder = match &setup.post {
         Some(post) => builder.mail(post.clone()),
