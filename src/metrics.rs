@@ -261,7 +261,7 @@ mod tests {
             waited: Duration::from_millis(1500),
             ..PoolUse::default()
         };
-        metrics.text(&[pool]);
+        let _ = metrics.text(&[pool]);
         let text = metrics.text(&[pool]);
         for line in [
             "doorward_pool_connections{pool=\"main\",state=\"in_use\"} 2",

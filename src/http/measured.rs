@@ -4,7 +4,11 @@
 //! route is `other`. Counters are found by the route when its first request is answered, and only added to from then
 //! on.
 
-use std::{collections::HashMap, sync::OnceLock, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use poem::{
     Endpoint, IntoResponse, Request, Response,
@@ -35,12 +39,16 @@ const STATUSES: [u16; 18] = [
 /// Counts the requests of one API.
 pub(super) struct Requests {
     auth: Auth,
-    routes: HashMap<String, Route>,
+    /// By the pattern that the router answers.
+    routes: HashMap<String, Arc<Route>>,
     unmatched: Route,
 }
 
 /// The counters of one route, by method.
-struct Route([OnceLock<Counters>; METHODS.len()]);
+struct Route {
+    label: String,
+    counters: [OnceLock<Counters>; METHODS.len()],
+}
 
 struct Counters {
     seconds: Histogram,
@@ -50,10 +58,17 @@ struct Counters {
 impl Requests {
     /// For these routes, written as the router or the documents do.
     pub(super) fn on<'a>(auth: &Auth, paths: impl Iterator<Item = &'a str>) -> Self {
+        let mut routes = HashMap::new();
+        for path in paths {
+            let route = Arc::new(Route::new(&as_written(path)));
+            // The framework numbers the parameters of operations and leaves those of pages as they are.
+            routes.insert(as_numbered(path), Arc::clone(&route));
+            routes.insert(route.label.clone(), route);
+        }
         Self {
             auth: auth.clone(),
-            routes: paths.map(|path| (as_routed(path), Route::new())).collect(),
-            unmatched: Route::new(),
+            routes,
+            unmatched: Route::new(OTHER),
         }
     }
 
@@ -73,41 +88,39 @@ impl Requests {
         let metrics = self.auth.metrics();
         let name = METHODS.iter().position(|name| *name == method.as_str());
         let method = name.unwrap_or(METHODS.len() - 1);
-        let (label, known) = match route {
-            None => (OTHER, Some(&self.unmatched)),
-            Some(route) => (route, self.routes.get(route)),
+        let known = match route {
+            // What matches nothing has an empty pattern, or none.
+            None | Some("") => Some(&self.unmatched),
+            Some(pattern) => self.routes.get(pattern).map(Arc::as_ref),
         };
-        match known {
-            Some(route) => route.note(metrics, (label, method), status, took),
+        match (known, route) {
+            (Some(route), _) => route.note(metrics, method, status, took),
             // Below a path of an app's own, say: the router's word all the same.
-            None => Route::new().note(metrics, (label, method), status, took),
+            (None, pattern) => {
+                let pattern = Route::new(pattern.unwrap_or(OTHER));
+                pattern.note(metrics, method, status, took);
+            }
         }
     }
 }
 
 impl Route {
-    fn new() -> Self {
-        Self(std::array::from_fn(|_| OnceLock::new()))
+    fn new(label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            counters: std::array::from_fn(|_| OnceLock::new()),
+        }
     }
 
-    fn note(
-        &self,
-        metrics: &Metrics,
-        (route, method): (&str, usize),
-        status: StatusCode,
-        took: Duration,
-    ) {
-        let method_name = METHODS[method];
-        let counters = self.0[method].get_or_init(|| Counters {
-            seconds: metrics
-                .http
-                .seconds
-                .with_label_values(&[route, method_name]),
+    fn note(&self, metrics: &Metrics, method: usize, status: StatusCode, took: Duration) {
+        let (route, name) = (self.label.as_str(), METHODS[method]);
+        let counters = self.counters[method].get_or_init(|| Counters {
+            seconds: metrics.http.seconds.with_label_values(&[route, name]),
             answers: std::array::from_fn(|_| OnceLock::new()),
         });
         counters.seconds.observe(took.as_secs_f64());
         let counter = || {
-            let labels = [route, method_name, status.as_str()];
+            let labels = [route, name, status.as_str()];
             metrics.http.requests.with_label_values(&labels)
         };
         match STATUSES.iter().position(|known| *known == status.as_u16()) {
@@ -117,11 +130,27 @@ impl Route {
     }
 }
 
-/// A path of the documents as the router has it: `{id}` is `:id`.
-fn as_routed(path: &str) -> String {
+/// The name of a parameter, if a segment of a path is one.
+fn parameter(segment: &str) -> Option<&str> {
+    let braced = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
+    braced.or_else(|| segment.strip_prefix(':'))
+}
+
+/// A path as it is written in the source: `{id}` is `:id`.
+fn as_written(path: &str) -> String {
+    let segments = path.split('/').map(|segment| match parameter(segment) {
+        Some(name) => format!(":{name}"),
+        None => segment.to_owned(),
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// A path with its parameters numbered: `/users/:param0`.
+fn as_numbered(path: &str) -> String {
+    let mut numbers = 0..;
     let segments = path.split('/').map(|segment| {
-        let inner = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
-        inner.map_or_else(|| segment.to_owned(), |name| format!(":{name}"))
+        let number = parameter(segment).and_then(|_| numbers.next());
+        number.map_or_else(|| segment.to_owned(), |n: u32| format!(":param{n}"))
     });
     segments.collect::<Vec<_>>().join("/")
 }
@@ -143,9 +172,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documented_paths_are_written_as_routes() {
-        assert_eq!(as_routed("/v1/users/{id}/roles"), "/v1/users/:id/roles");
-        assert_eq!(as_routed("/v1/users/:id"), "/v1/users/:id");
-        assert_eq!(as_routed("/"), "/");
+    fn paths_are_found_as_the_router_answers_them() {
+        for path in ["/v1/users/{id}/x/{sid}", "/v1/users/:id/x/:sid"] {
+            assert_eq!(as_written(path), "/v1/users/:id/x/:sid");
+            assert_eq!(as_numbered(path), "/v1/users/:param0/x/:param1");
+        }
+        assert_eq!(
+            (as_written("/"), as_numbered("/")),
+            ("/".into(), "/".into())
+        );
     }
 }
