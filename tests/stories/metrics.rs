@@ -294,7 +294,7 @@ fn failures(shown: &Shown) -> u64 {
 
 /// Accepts whatever it is asked, so many times.
 #[handler]
-fn stubborn(left: Data<&Arc<AtomicUsize>>) -> StatusCode {
+fn stubborn(Data(left): Data<&Arc<AtomicUsize>>) -> StatusCode {
     let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
     before.map_or(StatusCode::UNAUTHORIZED, |_| StatusCode::OK)
 }
