@@ -3,6 +3,9 @@
 //! [`Auth`] is what an application embeds and what the server serves. It holds no global state: two of
 //! them in one process are two nodes.
 
+pub mod canary;
+mod observing;
+
 use std::{
     sync::{
         Arc,
@@ -13,6 +16,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use self::canary::{Canary, CanaryPolicy};
 use crate::{
     accounts::{AccountPolicy, Accounts},
     admin::{Admin, AdminPolicy},
@@ -33,7 +37,7 @@ use crate::{
     roles::RoleBook,
     sessions::{CurrentUser, Presented, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
-    store::{Store, StoreError, StoreResult},
+    store::{Store, StoreError, StoreResult, measured::MeasuredStore},
     sweep::{SweepPolicy, Sweeper},
     throttle::{Throttle, ThrottleParts, settings::LimitSettings},
     tokens::{KeyRing, Tokens},
@@ -66,6 +70,8 @@ struct Inner {
     letters: Letters,
     /// Whether this node is about to stop.
     leaving: AtomicBool,
+    idle: IdleRule,
+    canary: Canary,
 }
 
 impl Inner {
@@ -96,6 +102,8 @@ impl Auth {
             letters: None,
             post: None,
             lookup: None,
+            observe_every: Span::ZERO,
+            canary: CanaryPolicy::off(),
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(SystemEntropy),
         }
@@ -177,6 +185,27 @@ impl Auth {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// The metrics in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        self.0.metrics.text(&self.0.store.pools())
+    }
+
+    /// Asks the database for what metrics tell of it as a whole; done by itself every so often, if
+    /// [`AuthBuilder::observe_every`] says so.
+    ///
+    /// # Errors
+    /// As [`Store::count_live_sessions`]; what was not answered keeps its last value.
+    pub async fn observe(&self) -> StoreResult<()> {
+        observing::observe(&self.0).await
+    }
+
+    /// Opens a session of the canary account, revokes it, and measures how fast that is obeyed; done by itself
+    /// every so often, see [`CanaryPolicy`]. What comes of it stands in the metrics.
+    pub async fn release_canary(&self) {
+        canary::round(&self.0).await;
     }
 
     /// The time as this service sees it.
@@ -281,6 +310,8 @@ pub struct AuthBuilder {
     letters: Option<Letters>,
     post: Option<Post>,
     lookup: Option<Lookup>,
+    observe_every: Span,
+    canary: CanaryPolicy,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -370,6 +401,18 @@ impl AuthBuilder {
         self
     }
 
+    /// How often the database is asked for what metrics tell of it as a whole; never by default.
+    pub fn observe_every(mut self, every: Span) -> Self {
+        self.observe_every = every;
+        self
+    }
+
+    /// How often it is measured how fast a revocation is obeyed, and where; never by default.
+    pub fn canary(mut self, policy: CanaryPolicy) -> Self {
+        self.canary = policy;
+        self
+    }
+
     /// The application's rules for attributes.
     pub fn attribute_rules(mut self, rules: AttributeRules) -> Self {
         self.rules = rules;
@@ -394,12 +437,16 @@ impl AuthBuilder {
     /// # Errors
     /// [`BadSetting`] when a policy contradicts itself. Weak password parameters are accepted here;
     /// the server refuses them outside tests.
-    pub fn build(self) -> Result<Auth, BadSetting> {
+    pub fn build(mut self) -> Result<Auth, BadSetting> {
         self.sessions.check()?;
         self.accounts.check(self.post.is_some())?;
         self.sweep.check()?;
         self.admin.check()?;
+        let canary = Canary::new(&self.canary)?;
+        let (canary_every, observe_every) = (self.canary.every, self.observe_every);
         let metrics = Arc::new(Metrics::default());
+        metrics.canary.know(canary.names());
+        self.store = Arc::new(MeasuredStore::new(self.store, Arc::clone(&metrics)));
         let letters = self.letters.clone();
         let letters = letters.map_or_else(|| Letters::load(&LetterSettings::default()), Ok)?;
         let (policy, account_policy) = (self.sessions.clone(), self.accounts.clone());
@@ -421,6 +468,7 @@ impl AuthBuilder {
             entropy: Arc::clone(&means.entropy),
             policy: Arc::new(policy),
             needs_verified_email: account_policy.require_verified_email,
+            metrics: Arc::clone(&metrics),
         });
         let roles = RoleBook::new(Arc::clone(&means.store), Arc::clone(&means.fixed_roles));
         let (accounts, admin) = on_users(&means, &roles, admin_policy);
@@ -449,7 +497,19 @@ impl AuthBuilder {
             conceals: account_policy.conceal_existence,
             letters,
             leaving: AtomicBool::new(false),
+            idle: means.idle,
+            canary,
         }));
+        if observe_every > Span::ZERO {
+            let (inner, every) = (Arc::downgrade(&auth.0), observe_every.to_duration());
+            let observed = move || observing::go_on(inner.clone(), every);
+            tokio::spawn(restarting("observing the database", observed));
+        }
+        if canary_every > Span::ZERO {
+            let (inner, every) = (Arc::downgrade(&auth.0), canary_every.to_duration());
+            let rounds = move || canary::go_on(inner.clone(), every);
+            tokio::spawn(restarting("the canary", rounds));
+        }
         let inner = Arc::downgrade(&auth.0);
         let seen = move || flush_presence(inner.clone(), flush_every);
         tokio::spawn(restarting("last seen", seen));
@@ -519,6 +579,7 @@ impl Means {
             entropy: Arc::clone(&entropy),
             settings: builder.limits,
             trail: trail.clone(),
+            metrics: Arc::clone(metrics),
         })?;
         let post = builder.post;
         let names = [
@@ -526,8 +587,8 @@ impl Means {
             host_of(&builder.public_url),
             host_of(post.as_ref().map_or("", |post| &post.public_url)),
         ];
-        let (chance, metrics) = (Arc::clone(&entropy), Arc::clone(metrics));
-        let passwords = Passwords::start(&builder.passwords, &names, chance, metrics)?;
+        let (chance, counted) = (Arc::clone(&entropy), Arc::clone(metrics));
+        let passwords = Passwords::start(&builder.passwords, &names, chance, counted)?;
         let outbox = Outbox::start(OutboxParts {
             store: Arc::clone(&store),
             tokens: tokens.clone(),
@@ -536,6 +597,7 @@ impl Means {
             entropy: Arc::clone(&entropy),
             letters: letters.clone(),
             post,
+            metrics: Arc::clone(metrics),
         })?;
         Ok(Self {
             store,

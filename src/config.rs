@@ -22,10 +22,12 @@ use crate::{
     accounts::AccountPolicy,
     admin::AdminPolicy,
     audit::AuditPolicy,
+    auth::canary::CanaryPolicy,
     clock::Timestamp,
     entropy::Entropy,
     http::HttpSettings,
     mail::settings::{MailSettings, Transport},
+    metrics::MetricsSettings,
     model::{account::AttributeRules, client::Clients},
     passwords::PasswordPolicy,
     roles::RoleSettings,
@@ -142,6 +144,10 @@ pub struct Settings {
     pub sweep: SweepPolicy,
     /// `[audit]`.
     pub audit: AuditPolicy,
+    /// `[metrics]`.
+    pub metrics: MetricsSettings,
+    /// `[canary]`.
+    pub canary: CanaryPolicy,
     /// `[log]`.
     pub log: LogSettings,
 }
@@ -215,6 +221,8 @@ impl Settings {
         self.admin.check()?;
         self.sweep.check()?;
         self.audit.check()?;
+        self.metrics.check()?;
+        self.canary.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }
@@ -299,6 +307,7 @@ impl Settings {
         let addresses = [
             ("http.listen", &self.http.listen),
             ("http.admin_listen", &self.http.admin_listen),
+            ("metrics.listen", &self.metrics.listen),
         ];
         let tls = [self.http.tls.is_on(), self.http.admin_tls()];
         for ((key, address), tls) in addresses.into_iter().zip(tls) {

@@ -70,6 +70,13 @@ id! {
     /// Names a user, for ever: never given to anybody else (ASVS 10.3.3).
     UserId
 }
+impl UserId {
+    /// The account whose sessions nodes open and revoke to measure how fast that is obeyed; "canary" in ASCII
+    /// (UUIDv8, RFC 9562 §5.8, so that no other user has it). It has no password and no mailbox, and stands in
+    /// no listing.
+    pub const CANARY: Self = Self(Uuid::from_u128(0x8000_8000_6361_6e61_7279));
+}
+
 id! {
     /// Names a session.
     SessionId

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    clock::Stopwatch,
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
     metrics::Metrics,
@@ -115,7 +116,8 @@ async fn read(store: &Arc<dyn Store>, queue: &Mutex<mpsc::Receiver<Question>>, m
             continue;
         }
         metrics.lookups.add(batch.len() as u64);
-        metrics.lookup_batches.bump();
+        metrics.lookups_per_batch.had(batch.len());
+        let watch = Stopwatch::start();
         let wanted: Vec<_> = batch
             .iter()
             .map(|question| (question.user, question.session))
@@ -129,6 +131,7 @@ async fn read(store: &Arc<dyn Store>, queue: &Mutex<mpsc::Receiver<Question>>, m
             drop(turn);
             statement.await
         };
+        metrics.lookup_seconds.took(watch.elapsed());
         hand_back(&mut batch, found);
     }
 }

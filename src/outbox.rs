@@ -21,6 +21,7 @@ use crate::{
     ids::LetterId,
     letters::Letters,
     mail::{Mailer, Sender, settings::MailPolicy},
+    metrics::Metrics,
     model::{
         audit::Occasion,
         mail::{Letter, LetterKind, NewLetter},
@@ -110,6 +111,8 @@ pub struct OutboxParts {
     pub letters: Letters,
     /// What it takes to send them, if they are sent at all.
     pub post: Option<Post>,
+    /// What attempts are counted in.
+    pub metrics: Arc<Metrics>,
 }
 
 struct Inner {
@@ -120,6 +123,7 @@ struct Inner {
     entropy: Arc<dyn Entropy>,
     letters: Letters,
     post: Option<Post>,
+    metrics: Arc<Metrics>,
     bell: Notify,
     /// One for each letter that may be sent at this moment.
     slots: Arc<Semaphore>,
@@ -140,6 +144,7 @@ impl Outbox {
             entropy,
             letters,
             post,
+            metrics,
         } = parts;
         let slots = match &post {
             Some(post) => {
@@ -156,6 +161,7 @@ impl Outbox {
             entropy,
             letters,
             post,
+            metrics,
             bell: Notify::new(),
             slots: Arc::new(Semaphore::new(slots)),
         });

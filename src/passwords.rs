@@ -42,6 +42,7 @@ use self::{
 };
 pub use self::{context::Personal, policy::PasswordPolicy, rules::BrokenRule, strength::Strength};
 use crate::{
+    clock::Stopwatch,
     entropy::{Entropy, random_bytes},
     error::{AuthError, AuthResult, FieldError},
     metrics::Metrics,
@@ -315,9 +316,15 @@ impl Passwords {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> AuthResult<T> {
         let metrics = Arc::clone(&self.metrics);
+        let (waiting, waited) = (metrics.scrypt_waiting.hold(), Stopwatch::start());
         let counted = move || {
+            drop(waiting);
+            metrics.scrypt_wait_seconds.took(waited.elapsed());
             metrics.scrypt_runs.bump();
-            work()
+            let running = Stopwatch::start();
+            let done = work();
+            metrics.scrypt_run_seconds.took(running.elapsed());
+            done
         };
         self.threads.run_in(place, counted).await
     }

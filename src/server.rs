@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::OptionFuture;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -24,8 +25,8 @@ use tokio::{
 use self::{listener::Listener, tls::Tls};
 use crate::{
     accounts::AccountPolicy,
-    auth::Auth,
-    clock::{Clock, Stopwatch, SystemClock, Timestamp},
+    auth::{Auth, canary::CanaryPolicy},
+    clock::{Clock, Span, Stopwatch, SystemClock, Timestamp},
     config::{Environment, Settings},
     entropy::SystemEntropy,
     http::ApiOptions,
@@ -35,6 +36,7 @@ use crate::{
         open::{OpenedMailer, open_mailer},
         settings::Transport,
     },
+    metrics::MetricsSettings,
     model::client::Clients,
     outbox::Post,
     restarting::restarting,
@@ -68,7 +70,7 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
         mailbox,
     } = open_service(&settings).await?;
     let tls = Tls::open(&settings.http.tls, Arc::clone(&clock) as Arc<dyn Clock>)?;
-    let (main, admin) = listen(&settings, tls.as_ref()).await?;
+    let listeners = listen(&settings, tls.as_ref()).await?;
     let cannot = |e: io::Error| {
         let problem = format!("cannot be received: {e}");
         BadSetting::new("signals", problem, "check the system's limits")
@@ -80,39 +82,57 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
         let hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
         following.push(tokio::spawn(tls.follow(hang_up)));
     }
-    announce(&settings, program, &main, admin.as_ref());
+    announce(&settings, program, &listeners);
+    let Listeners {
+        main,
+        admin,
+        metrics,
+    } = listeners;
     let open_docs = settings.environment != Environment::Production;
     let routes = auth.routes(&options(&settings, open_docs, mailbox.as_ref())?);
     let main = main.serve(routes, told(stop.clone()), GRACE);
-    let for_operators = auth.routes(&options(&settings, true, mailbox.as_ref())?);
-    let admin = admin.map(|admin| admin.serve(for_operators, told(stop.clone()), GRACE));
+    let for_operators = options(&settings, true, mailbox.as_ref())?;
+    let routes = auth.routes(&for_operators);
+    let admin = admin.map(|admin| admin.serve(routes, told(stop.clone()), GRACE));
+    let routes = auth.metrics_routes(&for_operators);
+    let metrics = metrics.map(|metrics| metrics.serve(routes, told(stop.clone()), GRACE));
     let letters = async {
         told(stop.clone()).await;
         auth.outbox().stop(GRACE).await;
     };
-    match admin {
-        Some(admin) => drop(tokio::join!(main, admin, letters)),
-        None => drop(tokio::join!(main, letters)),
-    }
+    let (admin, metrics) = (OptionFuture::from(admin), OptionFuture::from(metrics));
+    let ((), _, _, ()) = tokio::join!(main, admin, metrics, letters);
     following.iter().for_each(tokio::task::JoinHandle::abort);
     shut_down(&auth).await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// The listener for everybody and, where one is set, the one for operators.
-async fn listen(
-    settings: &Settings,
-    tls: Option<&Arc<Tls>>,
-) -> Result<(Listener, Option<Listener>), BadSetting> {
+/// What is listened on: for everybody, and where they are set for operators and for those who read metrics.
+struct Listeners {
+    main: Listener,
+    admin: Option<Listener>,
+    metrics: Option<Listener>,
+}
+
+async fn listen(settings: &Settings, tls: Option<&Arc<Tls>>) -> Result<Listeners, BadSetting> {
     let http = &settings.http;
+    let (admin, metrics) = (http.admin_listen.as_str(), settings.metrics.listen.as_str());
+    let admin_tls = tls.filter(|_| http.admin_tls()).cloned();
     let main = Listener::bind(("http.listen", &http.listen), http, tls.cloned()).await?;
-    if http.admin_listen.is_empty() {
-        return Ok((main, None));
-    }
-    let tls = tls.filter(|_| http.admin_tls()).cloned();
-    let address = ("http.admin_listen", http.admin_listen.as_str());
-    Ok((main, Some(Listener::bind(address, http, tls).await?)))
+    let admin = match admin {
+        "" => None,
+        address => Some(Listener::bind(("http.admin_listen", address), http, admin_tls).await?),
+    };
+    let metrics = match metrics {
+        "" => None,
+        address => Some(Listener::bind(("metrics.listen", address), http, None).await?),
+    };
+    Ok(Listeners {
+        main,
+        admin,
+        metrics,
+    })
 }
 
 /// What the routes obey.
@@ -129,6 +149,7 @@ fn options(
         request_timeout: settings.http.request_timeout,
         max_in_flight: settings.http.max_in_flight,
         docs,
+        metrics: docs && settings.metrics.listen.is_empty(),
         allowed_origins: settings.http.allowed_origins.clone(),
         redirect_origins: settings.http.redirect_origins.clone(),
         cookie_domain: settings.http.cookie_domain.clone(),
@@ -167,7 +188,7 @@ pub async fn open_service(settings: &Settings) -> Result<Service, BadSetting> {
     })
 }
 
-/// As [`open_service`], without letters: for commands, which end before any could be sent.
+/// As [`open_service`], without letters, metrics or canary: for commands, which end before any could be sent.
 ///
 /// # Errors
 /// As [`open_service`].
@@ -177,6 +198,11 @@ pub async fn open_quiet_service(settings: &Settings) -> Result<Auth, BadSetting>
             attributes_schema: settings.accounts.attributes_schema.clone(),
             ..AccountPolicy::default()
         },
+        metrics: MetricsSettings {
+            every: Span::ZERO,
+            ..MetricsSettings::default()
+        },
+        canary: CanaryPolicy::off(),
         ..settings.clone()
     };
     build_service(&quiet, None).await.map(|(auth, _)| auth)
@@ -234,6 +260,8 @@ async fn build_service(
         .sweep(settings.sweep.clone())
         .audit(settings.audit.clone())
         .limits(settings.limits.clone())
+        .observe_every(settings.metrics.every)
+        .canary(settings.canary.clone())
         .letters(letters(settings)?)
         .clock(Arc::clone(&clock) as Arc<dyn Clock>);
     let builder = match post {
@@ -351,7 +379,8 @@ pub(crate) async fn shut_down(auth: &Auth) {
 }
 
 /// Tells people where the server is. Not a log line: it goes to standard output.
-fn announce(settings: &Settings, program: &str, main: &Listener, admin: Option<&Listener>) {
+fn announce(settings: &Settings, program: &str, listeners: &Listeners) {
+    let main = &listeners.main;
     let mut lines = vec![
         format!(
             "Doorward {} ({}, {})",
@@ -361,12 +390,15 @@ fn announce(settings: &Settings, program: &str, main: &Listener, admin: Option<&
         ),
         format!("listening on {}://{}", main.scheme(), main.address()),
     ];
-    if let Some(admin) = admin {
+    if let Some(admin) = &listeners.admin {
         lines.push(format!(
             "for operators on {}://{}",
             admin.scheme(),
             admin.address()
         ));
+    }
+    if let Some(metrics) = &listeners.metrics {
+        lines.push(format!("metrics on http://{}/metrics", metrics.address()));
     }
     if settings.environment == Environment::Development {
         let here = reachable(&main.address().to_string());

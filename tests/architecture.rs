@@ -32,6 +32,7 @@ const LAYERS: [&[&str]; 9] = [
     &[
         "store",
         "store::error",
+        "store::measured",
         "mail",
         "mail::settings",
         "letters",

@@ -784,6 +784,7 @@ fn production_shows_its_documents_to_operators_only() {
     for (path, open, inside) in [
         ("/docs", 404, 200),
         ("/version", 404, 200),
+        ("/metrics", 404, 200),
         ("/health/ready", 200, 200),
         // What the documents describe is there to be tried.
         ("/v1/auth/me", 401, 401),

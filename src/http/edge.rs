@@ -31,6 +31,7 @@ use super::{
     ApiOptions, Context, DOCUMENTS,
     auth_api::unsupported_login,
     check_api::as_asked,
+    measured::{self, Requests},
     methods,
     origins::is_safe,
     problem::Problem,
@@ -79,14 +80,17 @@ pub(super) struct Edge<E> {
     methods: Methods,
     /// Requests that are worked on.
     at_work: AtomicUsize,
+    requests: Requests,
 }
 
 impl<E: Endpoint> Edge<E> {
     pub(super) fn around(inner: E, auth: Auth, surface: Arc<Surface>) -> Self {
+        let methods = methods(&surface.options);
         Self {
             inner,
+            requests: Requests::on(&auth, methods.paths()),
             auth,
-            methods: methods(&surface.options),
+            methods,
             surface,
             at_work: AtomicUsize::new(0),
         }
@@ -183,7 +187,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        let watch = Stopwatch::start();
+        let (watch, _in_flight) = (Stopwatch::start(), self.requests.begin());
         let context = Context::new(&self.auth, &self.surface, &request);
         request.set_data(context.clone());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -219,10 +223,12 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             }
         };
         self.finish(&mut response, &context.request_id, reader);
-        let is_quiet = is_quiet
-            && !response.status().is_client_error()
-            && !response.status().is_server_error();
-        line.write(&context, route.as_ref(), response.status(), is_quiet);
+        let (status, took) = (response.status(), line.watch.elapsed());
+        // The route, not the path: a path may hold whatever somebody typed.
+        let route = route.as_ref().map(|pattern| pattern.0.as_ref());
+        self.requests.answered(route, &line.method, status, took);
+        let is_quiet = is_quiet && !status.is_client_error() && !status.is_server_error();
+        line.write(&context, route, (status, took), is_quiet);
         Ok(response)
     }
 }
@@ -245,16 +251,15 @@ impl Line {
     fn write(
         &self,
         context: &Context,
-        route: Option<&PathPattern>,
-        status: StatusCode,
+        route: Option<&str>,
+        (status, took): (StatusCode, Duration),
         is_quiet: bool,
     ) {
         if is_quiet && !tracing::enabled!(Level::DEBUG) {
             return;
         }
-        // The route, not the path: a path may hold whatever somebody typed.
-        let route = route.map_or("-", |pattern| pattern.0.as_ref());
-        let (status, ms) = (status.as_u16(), self.watch.elapsed().as_secs_f64() * 1000.0);
+        let route = route.unwrap_or("-");
+        let (status, ms) = (status.as_u16(), took.as_secs_f64() * 1000.0);
         self.span(context).in_scope(|| {
             if is_quiet {
                 tracing::debug!(status, route, ms, "answered");
@@ -354,11 +359,17 @@ impl Methods {
         self
     }
 
+    /// Every path, as the documents write it.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(path, _)| path.as_str())
+    }
+
     /// The first segments of all paths that there are under these options but `/` itself, each once.
     pub(super) fn first_segments(&self, options: &ApiOptions) -> BTreeSet<String> {
         let is_served = |path: &str| match path {
             "/login" => options.login_page.is_empty(),
             "/version" => options.docs,
+            measured::PATH => options.metrics,
             path => options.docs || !DOCUMENTS.contains(&path),
         };
         let paths = self.0.iter().map(|(path, _)| path.as_str());

@@ -23,6 +23,7 @@ mod login_page;
 mod mail_pages;
 mod matrix;
 mod me_api;
+mod measured;
 mod oauth_api;
 mod origins;
 mod outbox_api;
@@ -56,6 +57,7 @@ use self::{
     login_page::{LogIn, LoginPage},
     mail_pages::{Place, ShowPage, TakeForm},
     me_api::MeApi,
+    measured::ShowMetrics,
     oauth_api::OAuthApi,
     origins::{check_origins, is_plain_text},
     outbox_api::OutboxApi,
@@ -95,7 +97,7 @@ use crate::{
 pub struct HttpSettings {
     /// Address and port of the API. Default `127.0.0.1:8080`.
     pub listen: String,
-    /// Address and port of the API with `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` in
+    /// Address and port of the API with `/docs`, `/redoc`, `/scalar`, `/openapi.json`, `/version` and `/metrics` in
     /// production, for operators; empty (default) for nowhere. Elsewhere they are served by `listen`.
     pub admin_listen: String,
     /// Networks of the proxies whose `X-Forwarded-*`, `X-Original-Method` and `X-Request-Id` headers are
@@ -287,6 +289,7 @@ fn is_ours(path: &str) -> bool {
     let first = path.split('/').next().unwrap_or_default();
     let options = ApiOptions {
         mailbox: Some(MemoryMailer::new()),
+        metrics: true,
         ..ApiOptions::default()
     };
     let ours = methods(&options).first_segments(&options);
@@ -325,6 +328,8 @@ pub struct ApiOptions {
     pub max_in_flight: usize,
     /// Whether `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` are served here too.
     pub docs: bool,
+    /// Whether `/metrics` is served here too. Default false: it is for operators.
+    pub metrics: bool,
     /// Origins whose pages may use the API from a browser, with cookies (`https://app.example.org`).
     pub allowed_origins: Vec<String>,
     /// Origins that a login may lead back to, besides that of `public_url`.
@@ -355,6 +360,7 @@ impl Default for ApiOptions {
             request_timeout: settings.request_timeout,
             max_in_flight: settings.max_in_flight,
             docs: true,
+            metrics: false,
             allowed_origins: Vec::new(),
             redirect_origins: Vec::new(),
             cookie_domain: String::new(),
@@ -484,6 +490,17 @@ impl Auth {
         Edge::around(routes, self.clone(), surface).boxed()
     }
 
+    /// `/metrics` and nothing else, for a listener of its own.
+    #[must_use]
+    pub fn metrics_routes(&self, options: &ApiOptions) -> BoxEndpoint<'static, Response> {
+        let options = ApiOptions {
+            metrics: true,
+            ..options.clone()
+        };
+        let route = Route::new().at(measured::PATH, get(ShowMetrics));
+        Edge::around(route, self.clone(), Surface::new(&options)).boxed()
+    }
+
     /// Adds the API to an app's own routes, at the paths that it has and at no others: `/v1`, `/login`,
     /// `/health` and so on. (`Route::nest` at `/` would take `/` itself from the app.)
     ///
@@ -528,6 +545,9 @@ fn with_pages(route: Route, options: &ApiOptions) -> Route {
     if let Some(mailbox) = &options.mailbox {
         route = dev_mailbox::mount(route, mailbox);
     }
+    if options.metrics {
+        route = route.at(measured::PATH, get(ShowMetrics));
+    }
     route
 }
 
@@ -542,7 +562,9 @@ fn methods(options: &ApiOptions) -> Methods {
         methods.and(page.path(), allowed)
     });
     let shown = options.mailbox.is_some().then_some(dev_mailbox::PATHS);
+    let metrics = options.metrics.then_some(measured::PATH);
     let read_only = DOCUMENTS.iter().chain(shown.iter().flatten());
+    let read_only = read_only.chain(metrics.iter());
     let methods = read_only.fold(methods, |methods, path| methods.and(path, &["GET"]));
     let compat = options.compat().map(compat::paths);
     compat

@@ -13,6 +13,7 @@
 //! - A method that writes in several statements finishes even if its caller goes away.
 
 pub mod error;
+pub mod measured;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 pub mod open;
@@ -30,6 +31,7 @@ use crate::{
     clock::{Span, Timestamp},
     email::EmailAddress,
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
+    metrics::PoolUse,
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -393,6 +395,21 @@ pub trait Store: Send + Sync + 'static {
     /// Closes what the store holds open; calls after it may fail.
     async fn close(&self);
 
+    /// How its connections are used at this moment; asks nobody.
+    fn pools(&self) -> Vec<PoolUse>;
+
+    /// How many sessions are open and have not expired, the canary's aside. It may read all of them, so nobody
+    /// asks often.
+    async fn count_live_sessions(&self, now: Timestamp) -> StoreResult<u64>;
+
+    /// How many letters wait to be sent, and since when the oldest of them does.
+    async fn waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)>;
+
+    /// Removes the sessions of a user that were opened before then, open or not, and says how many that were (on
+    /// MongoDB, whether there were any). Nothing is recorded: it is for the [canary](UserId::CANARY), whose
+    /// sessions nobody had.
+    async fn forget_sessions(&self, user: UserId, before: Timestamp) -> StoreResult<u64>;
+
     /// Stores a user, and with it the one-time secret for setting a first password and the letter, if they
     /// are given.
     ///
@@ -415,7 +432,7 @@ pub trait Store: Send + Sync + 'static {
     /// What a login needs, by id.
     async fn user_credentials(&self, id: UserId) -> StoreResult<Option<UserCredentials>>;
 
-    /// Users by descending id (newest first).
+    /// Users by descending id (newest first), the [canary](UserId::CANARY) aside.
     async fn list_users(&self, filter: &UserFilter) -> StoreResult<Vec<User>>;
 
     /// Changes fields of a user. A new session limit closes the oldest surplus sessions

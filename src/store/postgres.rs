@@ -126,7 +126,17 @@ impl PostgresStore {
         let counting = pool(&connector, settings.limiter_connections.max(1), acquire).await?;
         // The server's own timeout comes first and says more.
         let deadline = settings.statement_timeout.to_duration() + Duration::from_secs(1);
+        let pools = [
+            ("main", main.clone(), settings.max_connections.max(2)),
+            ("lookups", hot.clone(), HOT_CONNECTIONS),
+            (
+                "limits",
+                counting.clone(),
+                settings.limiter_connections.max(1),
+            ),
+        ];
         Ok(Self {
+            pools: pools.into(),
             writers: main.clone(),
             readers: main,
             counting: counting.clone(),

@@ -95,7 +95,12 @@ impl SqliteStore {
         let hot = Hot::start(&opener)?;
         let writers = pool(&opener, 1, BUSY).await?;
         let readers = pool(&opener, READERS, Duration::from_secs(2)).await?;
+        let pools = [
+            ("writer", writers.clone(), 1),
+            ("readers", readers.clone(), READERS),
+        ];
         Ok(Self {
+            pools: pools.into(),
             counting: writers.clone(),
             reading_counters: readers.clone(),
             writers,

@@ -14,6 +14,7 @@ use doorward::{
     accounts::AccountPolicy,
     admin::AdminPolicy,
     audit::AuditPolicy,
+    auth::canary::CanaryPolicy,
     clock::{Clock, ManualClock, Span, Timestamp},
     http::{ApiOptions, HttpSettings},
     model::{
@@ -74,6 +75,8 @@ pub struct Setup {
     pub api: ApiOptions,
     /// What the listener obeys; of this only what is the listener's own.
     pub http: HttpSettings,
+    /// Which nodes the canary asks; it is released by the test alone.
+    pub canary: CanaryPolicy,
 }
 
 impl Default for Setup {
@@ -96,6 +99,7 @@ impl Default for Setup {
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
             api: ApiOptions::default(),
             http: HttpSettings::default(),
+            canary: CanaryPolicy::off(),
         }
     }
 }
@@ -263,6 +267,7 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         .admin(setup.admin.clone())
         .audit(setup.audit.clone())
         .limits(setup.limits.clone())
+        .canary(setup.canary.clone())
         .clock(clock);
     let builder = match &setup.post {
         Some(post) => builder.mail(post.clone()),

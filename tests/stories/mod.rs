@@ -17,6 +17,7 @@ mod indistinguishable;
 mod letters;
 mod limits;
 mod logs;
+mod metrics;
 mod one_time;
 mod outages;
 mod outbox;

@@ -15,7 +15,7 @@ use mongodb::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{MongoStore, transaction::Lanes};
+use super::{MongoStore, counting::PoolWatch, transaction::Lanes};
 use crate::{
     setting::BadSetting,
     store::{StoreError, settings::MongoSettings},
@@ -49,6 +49,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
     promise(&mut options, settings);
     let connections = options.max_pool_size.filter(|most| *most > 0);
     let turns = connections.unwrap_or(MOST_CONNECTIONS) as usize;
+    let pool = PoolWatch::on(&mut options, turns);
     let app_name = options.app_name.clone().unwrap_or_default();
     let client = Client::with_options(options).map_err(|_| malformed())?;
     let store = MongoStore {
@@ -57,6 +58,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
         operation_timeout: limit,
         linearizable: settings.linearizable,
         turns: Arc::new(Semaphore::new(turns)),
+        pool,
         lanes: Arc::new(Lanes::new()),
         app_name,
         ending: Arc::default(),

@@ -11,6 +11,7 @@ mod addresses;
 mod audit;
 mod codes;
 mod connect;
+mod counting;
 mod credentials;
 mod disowning;
 mod documents;
@@ -51,6 +52,7 @@ use uuid::Uuid;
 
 use self::{
     addresses::{ChangeAddress, VerifyAddress},
+    counting::PoolWatch,
     credentials::{JudgeProof, RedeemSecret, ReplacePassword},
     disowning::Disown,
     erasing::Erase,
@@ -68,6 +70,7 @@ use self::{
 use crate::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
+    metrics::PoolUse,
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -104,6 +107,7 @@ pub struct MongoStore {
     linearizable: bool,
     /// As many as there are connections: see [`Self::at_work`].
     turns: Arc<Semaphore>,
+    pool: Arc<PoolWatch>,
     lanes: Arc<Lanes>,
     /// As the server knows us.
     app_name: String,
@@ -155,14 +159,14 @@ impl MongoStore {
         lane: Option<Arc<Mutex<()>>>,
         work: impl Future<Output = StoreResult<T>> + Send + 'static,
     ) -> StoreResult<T> {
-        let turns = Arc::clone(&self.turns);
+        let (turns, pool) = (Arc::clone(&self.turns), Arc::clone(&self.pool));
         let longest = self.operation_timeout.max(LONGEST_WORK);
         let answered = timeout(self.operation_timeout, async move {
             let alone = match lane {
                 Some(lane) => Some(lane.lock_owned().await),
                 None => None,
             };
-            let turn = turns.acquire_owned().await;
+            let turn = pool.turn(turns).await;
             tokio::spawn(async move {
                 let answer = timeout(longest, work).await;
                 drop((alone, turn));
@@ -210,6 +214,22 @@ impl Store for MongoStore {
         if in_time.is_err() {
             tracing::warn!("the MongoDB driver did not stop within 5 s");
         }
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        vec![self.pool.used()]
+    }
+
+    async fn count_live_sessions(&self, now: Timestamp) -> StoreResult<u64> {
+        self.count_live(now).await
+    }
+
+    async fn waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)> {
+        self.count_waiting_letters().await
+    }
+
+    async fn forget_sessions(&self, user: UserId, before: Timestamp) -> StoreResult<u64> {
+        self.pull_sessions(user, before).await
     }
 
     async fn create_user(

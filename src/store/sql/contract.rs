@@ -1,5 +1,7 @@
 //! The storage contract on a SQL database: takes a connection, runs the decision, gives it back.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use diesel_async::pooled_connection::bb8::Pool;
 use uuid::Uuid;
@@ -15,6 +17,7 @@ use super::{
 use crate::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
+    metrics::PoolUse,
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -47,6 +50,8 @@ pub struct SqlStore {
     /// As [`Self::counting`], for what only reads.
     pub(super) reading_counters: Pool<Conn>,
     pub(super) hot: Hot,
+    /// The pools by name, with the most connections that each can have.
+    pub(super) pools: Arc<[(&'static str, Pool<Conn>, u32)]>,
 }
 
 /// Makes one decision on a connection of one pool, in the time that the backend allows.
@@ -67,6 +72,35 @@ impl Store for SqlStore {
 
     async fn close(&self) {
         // Pools end with their last clone; there is nothing to hand back.
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        let used = self.pools.iter().map(|(name, pool, most)| {
+            let state = pool.state();
+            let past = &state.statistics;
+            PoolUse {
+                name,
+                in_use: state.connections.saturating_sub(state.idle_connections),
+                idle: state.idle_connections,
+                most: *most,
+                waits: past.get_waited + past.get_timed_out,
+                timeouts: past.get_timed_out,
+                waited: past.get_wait_time,
+            }
+        });
+        used.collect()
+    }
+
+    async fn count_live_sessions(&self, now: Timestamp) -> StoreResult<u64> {
+        on!(self, readers, |conn| sessions::count_live(conn, now))
+    }
+
+    async fn waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)> {
+        on!(self, readers, |conn| outbox::waiting(conn))
+    }
+
+    async fn forget_sessions(&self, user: UserId, before: Timestamp) -> StoreResult<u64> {
+        on!(self, writers, |conn| sessions::forget(conn, user, before))
     }
 
     async fn create_user(
