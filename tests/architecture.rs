@@ -23,6 +23,7 @@ const LAYERS: [&[&str]; 9] = [
     &[
         "store",
         "store::error",
+        "store::moving",
         "mail",
         "mail::settings",
         "letters",
@@ -45,6 +46,7 @@ const LAYERS: [&[&str]; 9] = [
         "sweep",
         "paging",
         "lease",
+        "transfer",
     ],
     &["auth"],
     &[

@@ -15,6 +15,7 @@
 pub mod error;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+pub mod moving;
 pub mod open;
 #[cfg(feature = "postgres")]
 pub mod postgres;
