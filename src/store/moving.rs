@@ -85,21 +85,26 @@ impl Record {
         self.cell(kind, column).as_str()
     }
 
-    /// The error for a cell that holds what it cannot. The row is named by its id or its name, never by the hash
-    /// of a secret.
+    /// The error for a cell that holds what it cannot.
     #[must_use]
     pub fn corrupt(&self, kind: Kind, column: &'static str) -> StoreError {
+        StoreError::Corrupt {
+            table: kind.table(),
+            column,
+            row: self.name(kind),
+        }
+    }
+
+    /// What errors call it: its id, its name or whose it is, never the hash of a secret.
+    #[must_use]
+    pub fn name(&self, kind: Kind) -> String {
         let owner = || Some(format!("user {}", self.id(kind, "user_id")?));
         let name = || match kind {
             Kind::Roles | Kind::AuditMarks => self.text(kind, "name").map(str::to_owned),
             _ => None,
         };
-        let row = self.id(kind, "id").or_else(owner).or_else(name);
-        StoreError::Corrupt {
-            table: kind.table(),
-            column,
-            row: row.unwrap_or_else(|| "a row without an id".to_owned()),
-        }
+        let known = self.id(kind, "id").or_else(owner).or_else(name);
+        known.unwrap_or_else(|| "a row without an id".to_owned())
     }
 
     fn id(&self, kind: Kind, column: &str) -> Option<String> {
@@ -336,7 +341,8 @@ pub trait Moving: Send + Sync {
 }
 
 /// The error of [`Moving::import`] for another state than the one it knew.
-pub(super) fn overtaken() -> StoreError {
+#[must_use]
+pub fn overtaken() -> StoreError {
     StoreError::Driver("another transfer is writing to the same database".into())
 }
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ::mongodb::bson::{self, Document, doc};
 use async_trait::async_trait;
 use doorward::{
     accounts::AccountPolicy,
@@ -275,11 +276,13 @@ async fn nobody_notices(lived: &Lived, target: Database) {
     );
 }
 
-/// A target whose process dies at a chosen write: before it, or with it done and nobody told.
+/// A target whose process dies at a chosen write, before it or with it done and nobody told, or that loses a
+/// record on the way.
 struct Dying {
     inner: Arc<dyn Moving>,
     writes_left: AtomicI64,
     dies_after: bool,
+    loses: Option<Kind>,
 }
 
 #[async_trait]
@@ -317,7 +320,9 @@ impl Moving for Dying {
         if dies && !self.dies_after {
             return Err(dead);
         }
-        self.inner.import(kind, records, before, after).await?;
+        let lost = usize::from(self.loses == Some(kind)).min(records.len());
+        let written = self.inner.import(kind, &records[lost..], before, after);
+        written.await?;
         if dies { Err(dead) } else { Ok(()) }
     }
     async fn finish(&self) -> StoreResult<()> {
@@ -350,6 +355,7 @@ async fn a_transfer_goes_on_wherever_it_was_broken_off(target: Database) {
             inner: Arc::clone(&opened.moving),
             writes_left: AtomicI64::new(i64::from(deaths % 2 == 0)),
             dies_after: deaths % 3 == 0,
+            loses: None,
         });
         match transfer.run(&survey, &mut |_| ()).await {
             Ok(()) => break,
@@ -369,6 +375,59 @@ async fn a_transfer_goes_on_wherever_it_was_broken_off(target: Database) {
         refused.starts_with("the target is not empty: it has 4 users, 9 sessions"),
         "{refused}"
     );
+}
+
+/// A target that has not what the source has is never handed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_arrive_is_noticed() {
+    let (from, to) = (few().await, Database::fresh(Backend::Sqlite).await);
+    let (source, opened) = (from.open_whole().await, to.open_whole().await);
+    let mut transfer = between(&source, &opened, 500);
+    transfer.to = Arc::new(Dying {
+        inner: Arc::clone(&opened.moving),
+        writes_left: AtomicI64::new(i64::MAX),
+        dies_after: false,
+        loses: Some(Kind::AuditEvents),
+    });
+    let survey = transfer.survey().await.expect("an answer");
+    let noticed = transfer.run(&survey, &mut |_| ()).await;
+    let noticed = noticed.expect_err("one is missing").to_string();
+    let what = "the target is not as the source: audit_events; drop it";
+    assert!(noticed.starts_with(what), "{noticed}");
+    let state = opened.moving.unfinished().await.expect("an answer");
+    assert!(state.is_some(), "nobody serves it");
+}
+
+/// No rule of MongoDB's keeps what the SQL databases would refuse out of it; a transfer names it.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_belong_to_nobody_are_named() {
+    let app = App::start(Database::fresh(Backend::Mongodb).await).await;
+    let ann = app.user(ANN).await;
+    let ben = app.user(BEN).await;
+    let (ann, ben) = (id_of(&ann).await, id_of(&ben).await);
+    app.nodes[0].auth.shut_down(GRACE).await.expect("stopped");
+    let mongo = app.database.mongo().await;
+    let names = mongo.collection::<Document>("login_names");
+    let anns = doc! {"_id": format!("email:{ANN}")};
+    names.delete_one(anns).await.expect("deleted");
+    let devices = mongo.collection::<Document>("devices");
+    let id: UserId = ben.parse().expect("an id");
+    let id = bson::Uuid::from_bytes(id.as_uuid().into_bytes());
+    let stray = bson::Uuid::from_bytes([7; 16]);
+    let lost = doc! {"$set": {"user_id": stray}};
+    let of_ben = doc! {"user_id": id};
+    let changed = devices.update_one(of_ben, lost).await.expect("changed");
+    assert_eq!(changed.modified_count, 1, "Ben has a device");
+
+    let target = Database::fresh(Backend::Sqlite).await;
+    let (source, opened) = (app.database.open_whole().await, target.open_whole().await);
+    let survey = between(&source, &opened, 500).survey().await;
+    let stray = "07070707-0707-0707-0707-070707070707";
+    let named = [
+        format!("corrupt row: login_names.user_id of {ann}"),
+        format!("corrupt row: devices.user_id of user {stray}"),
+    ];
+    assert_eq!(survey.expect("an answer").faults, named);
 }
 
 /// How the program is told of a database, in a file since there may be a password in it.

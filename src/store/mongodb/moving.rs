@@ -171,7 +171,7 @@ impl MongoStore {
                     faulty.push(StoreError::Corrupt {
                         table: LOGIN_NAMES,
                         column: "user_id",
-                        row: format!("user {}", record.text(kind, "id").unwrap_or_default()),
+                        row: record.name(kind),
                     });
                 }
             }
