@@ -43,6 +43,7 @@ use crate::{
     setting::BadSetting,
     store::{
         Migrations, StoreResult,
+        moving::Moving,
         open::{Opened, open, unusable},
         settings::Backend,
     },
@@ -243,7 +244,12 @@ async fn build_service(
     let clock = Arc::new(SystemClock::new());
     settings.make_missing_key(clock.now(), &SystemEntropy)?;
     let keys = settings.key_ring()?;
-    let Opened { store, migrations } = open(&settings.database).await?;
+    let Opened {
+        store,
+        migrations,
+        moving,
+    } = open(&settings.database).await?;
+    refuse_unfinished(settings, &*moving).await?;
     bring_up_to_date(settings, &*migrations).await?;
     follow_once(&clock, store.time())
         .await
@@ -269,6 +275,21 @@ async fn build_service(
         None => builder,
     };
     Ok((builder.build()?, clock))
+}
+
+/// A database that is still being filled is served by nobody: who is not there yet would be unknown, and what is
+/// written meanwhile would be in the way of what comes.
+async fn refuse_unfinished(settings: &Settings, moving: &dyn Moving) -> Result<(), BadSetting> {
+    let unfinished = moving.unfinished().await;
+    let unfinished = unfinished.map_err(|e| unusable(&settings.database, e))?;
+    if unfinished.is_none() {
+        return Ok(());
+    }
+    Err(BadSetting::new(
+        settings.database.address_key(),
+        "names the target of a transfer that has not ended",
+        "run the same `doorward transfer` again, which goes on where it was, or name another database",
+    ))
 }
 
 async fn bring_up_to_date(

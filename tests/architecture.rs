@@ -33,6 +33,7 @@ const LAYERS: [&[&str]; 9] = [
         "store",
         "store::error",
         "store::measured",
+        "store::moving",
         "mail",
         "mail::settings",
         "letters",
@@ -55,6 +56,7 @@ const LAYERS: [&[&str]; 9] = [
         "sweep",
         "paging",
         "lease",
+        "transfer",
     ],
     &["auth"],
     &[

@@ -13,6 +13,7 @@ mod roles;
 mod sessions;
 mod shown;
 mod system;
+mod transfer;
 mod users;
 
 use std::{
@@ -83,6 +84,8 @@ enum Command {
     /// Letters
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// Move everything from one database to another
+    Transfer(transfer::TransferArgs),
     /// The audit trail
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -142,6 +145,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Key(command) => return keys::obey(command, &sources, say),
         Command::Mail(command) => return mail::obey(command, say),
+        Command::Transfer(args) => return transfer::obey(&args, say).await,
         Command::Config(ConfigCommand::Print) => {
             let settings = Settings::load(&sources)?;
             return say.text(settings.to_toml(), &settings);
@@ -166,7 +170,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Session(command) => sessions::session(&settings, command, say).await,
         Command::Roles(command) => roles::obey(&settings, command, say).await,
         Command::Audit(command) => audit::obey(&settings, command, say).await,
-        Command::Key(_) | Command::Mail(_) => {
+        Command::Key(_) | Command::Mail(_) | Command::Transfer(_) => {
             unreachable!("answered above, before settings are needed")
         }
     }

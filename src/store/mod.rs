@@ -16,6 +16,7 @@ pub mod error;
 pub mod measured;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+pub mod moving;
 pub mod open;
 #[cfg(feature = "postgres")]
 pub mod postgres;

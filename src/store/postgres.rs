@@ -3,6 +3,7 @@
 //! What differs from SQLite stands here: connections, column types, row locks and the hot read. The
 //! queries themselves are written once in `store/sql` and mounted at the end.
 
+mod columns;
 mod hot;
 mod tls;
 mod types;
@@ -413,6 +414,8 @@ mod faults;
 mod limits;
 #[path = "sql/migrate.rs"]
 mod migrate;
+#[path = "sql/moving.rs"]
+mod moving;
 #[path = "sql/outbox.rs"]
 mod outbox;
 #[path = "sql/passwords.rs"]

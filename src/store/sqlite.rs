@@ -4,6 +4,7 @@
 //! read. The queries themselves are written once in `store/sql` and mounted at the end. Needs tokio's
 //! multi-thread runtime: a query that nobody waits for any more is waited for by its thread.
 
+mod columns;
 mod hot;
 mod types;
 
@@ -299,6 +300,8 @@ mod faults;
 mod limits;
 #[path = "sql/migrate.rs"]
 mod migrate;
+#[path = "sql/moving.rs"]
+mod moving;
 #[path = "sql/outbox.rs"]
 mod outbox;
 #[path = "sql/passwords.rs"]

@@ -28,4 +28,5 @@ mod roles;
 mod sessions;
 mod single_login;
 mod sweeping;
+mod transfers;
 mod why;

@@ -19,6 +19,7 @@ mod erasing;
 mod failure;
 mod limits;
 mod migrate;
+mod moving;
 mod opening;
 mod outbox;
 mod owners;
