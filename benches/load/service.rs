@@ -3,6 +3,7 @@
 
 use std::{
     fs::File,
+    future::pending,
     io::{BufWriter, Write},
     path::Path,
     sync::Arc,
