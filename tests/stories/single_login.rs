@@ -74,9 +74,10 @@ async fn sixty_four_logins_leave_exactly_one_session(database: Database) {
     app.register("ann@example.org").await;
     for round in 0..rounds(200) {
         let replies = race_logins(&app, "ann@example.org", RACERS).await;
+        let refused = replies.iter().find(|reply| reply.status != 200);
         assert!(
-            replies.iter().all(|reply| reply.status == 200),
-            "under eviction every login succeeds"
+            refused.is_none(),
+            "under eviction every login succeeds: {refused:?}"
         );
         assert_eq!(count_live(&app, &replies).await, 1, "round {round}");
     }
