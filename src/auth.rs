@@ -370,7 +370,10 @@ impl AuthBuilder {
         self.accounts.check(self.post.is_some())?;
         self.sweep.check()?;
         self.admin.check()?;
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics {
+            circuit: self.store.circuit(),
+            ..Metrics::default()
+        });
         let letters = self.letters.clone();
         let letters = letters.map_or_else(|| Letters::load(&LetterSettings::default()), Ok)?;
         let (policy, account_policy) = (self.sessions.clone(), self.accounts.clone());

@@ -1,6 +1,9 @@
 //! Counters that anyone may bump; exporting them is left to others.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// What one process has done since it started.
 #[derive(Debug, Default)]
@@ -13,6 +16,17 @@ pub struct Metrics {
     pub lookups: Counter,
     /// Statements that answered them.
     pub lookup_batches: Counter,
+    /// Of the database's circuit.
+    pub circuit: CircuitCounters,
+}
+
+/// What became of a database's circuit; clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct CircuitCounters {
+    /// How often it opened: the database was found to be away.
+    pub opened: Arc<Counter>,
+    /// Calls that were refused because it was open.
+    pub rejected: Arc<Counter>,
 }
 
 /// A number that only grows.

@@ -17,7 +17,16 @@ use self::paths::{Reference, references};
 /// own layer and from those above it in this list.
 const LAYERS: [&[&str]; 9] = [
     &[
-        "metrics", "clock", "entropy", "secret", "ids", "email", "username", "setting", "outbound",
+        "metrics",
+        "clock",
+        "entropy",
+        "secret",
+        "ids",
+        "email",
+        "username",
+        "setting",
+        "certificates",
+        "outbound",
     ],
     &["model"],
     &[
@@ -52,6 +61,8 @@ const LAYERS: [&[&str]; 9] = [
         "store::postgres",
         "store::sqlite",
         "store::mongodb",
+        "store::circuit",
+        "store::queue",
         "store::open",
         "store::settings",
         "mail::open",

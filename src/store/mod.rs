@@ -12,12 +12,16 @@
 //! - A stored time never goes back: writers store `max(old, now)`.
 //! - A method that writes in several statements finishes even if its caller goes away.
 
+#[cfg(any(feature = "sql", feature = "mongodb"))]
+pub(crate) mod circuit;
 pub mod error;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 pub mod open;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "sql", feature = "mongodb"))]
+pub(crate) mod queue;
 pub mod settings;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -30,6 +34,7 @@ use crate::{
     clock::{Span, Timestamp},
     email::EmailAddress,
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
+    metrics::CircuitCounters,
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -389,6 +394,12 @@ impl Leftover {
 pub trait Store: Send + Sync + 'static {
     /// Asks the database for its time: proof that it can answer, and what clocks follow.
     async fn time(&self) -> StoreResult<Timestamp>;
+
+    /// Counters of the circuit that keeps calls from a database that is away. Those of a store that has none stay
+    /// at zero.
+    fn circuit(&self) -> CircuitCounters {
+        CircuitCounters::default()
+    }
 
     /// Closes what the store holds open; calls after it may fail.
     async fn close(&self);

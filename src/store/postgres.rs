@@ -24,13 +24,18 @@ use diesel_async::{
 };
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use futures_util::FutureExt;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio::time::timeout;
+use tokio_postgres::{
+    config::{SslMode, TargetSessionAttrs},
+    error::SqlState,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use self::contract::SqlStore as PostgresStore;
 use self::{
     faults::{Fault, from_diesel, from_pool},
     hot::Hot,
+    line::Line,
     rows::CredentialsRow,
     types::{DbId, DbTime},
 };
@@ -39,7 +44,11 @@ use crate::{
     email::EmailAddress,
     ids::UserId,
     model::mail::LetterState,
-    store::{Migrations, Seen, StoreError, StoreResult, settings::PostgresSettings},
+    store::{
+        Migrations, Seen, StoreError, StoreResult,
+        circuit::{Circuit, Probe},
+        settings::PostgresSettings,
+    },
 };
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -64,9 +73,9 @@ macro_rules! write_tx {
 /// stopped answering, so each call has a deadline here as well.
 macro_rules! in_time {
     ($store:expr, $conn:expr, $work:expr) => {
-        match tokio::time::timeout($store.hot.deadline, $work).await {
-            Ok(done) => done,
-            Err(_) => Err(crate::store::postgres::give_up($conn)),
+        match $store.circuit.within($store.hot.deadline, $work).await {
+            Some(done) => done,
+            None => Err(crate::store::postgres::give_up($conn)),
         }
     };
 }
@@ -124,6 +133,9 @@ impl PostgresStore {
         let main = pool(&connector, settings.max_connections.max(2), acquire).await?;
         let hot = pool(&connector, HOT_CONNECTIONS, acquire).await?;
         let counting = pool(&connector, settings.limiter_connections.max(1), acquire).await?;
+        let pools = vec![main.clone(), hot.clone(), counting.clone()];
+        let circuit = Circuit::new(Some(Box::new(Outlook { connector, pools })));
+        let (main, counting) = (Line::new(main, &circuit), Line::new(counting, &circuit));
         // The server's own timeout comes first and says more.
         let deadline = settings.statement_timeout.to_duration() + Duration::from_secs(1);
         Ok(Self {
@@ -131,8 +143,33 @@ impl PostgresStore {
             readers: main,
             counting: counting.clone(),
             reading_counters: counting,
-            hot: Hot::new(hot, deadline),
+            hot: Hot::new(Line::new(hot, &circuit), circuit.clone(), deadline),
+            circuit,
         })
+    }
+}
+
+/// Looks out for the server while the circuit is open.
+struct Outlook {
+    connector: Arc<Connector>,
+    pools: Vec<Pool<Conn>>,
+}
+
+#[async_trait]
+impl Probe for Outlook {
+    async fn answers(&self) -> bool {
+        self.connector.finds_server().await
+    }
+
+    /// Connections that lay idle may lead to a server that is gone without a word.
+    async fn forget(&self) {
+        for pool in &self.pools {
+            for _ in 0..pool.state().idle_connections {
+                if let Ok(Ok(mut old)) = timeout(Duration::from_millis(50), pool.get()).await {
+                    give_up(&mut old);
+                }
+            }
+        }
     }
 }
 
@@ -152,17 +189,34 @@ struct Connector {
 impl Connector {
     async fn connect(&self) -> ConnectionResult<Conn> {
         // The driver's own timeout is for each host, and ends with the TCP handshake.
-        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
-        let limit = self.acquire_timeout.saturating_mul(hosts.saturating_add(1));
-        let connected = tokio::time::timeout(limit, self.set_up()).await;
+        let attempts = self.hosts().saturating_add(1);
+        let limit = self.acquire_timeout.saturating_mul(attempts);
+        let connected = timeout(limit, self.set_up()).await;
         connected.unwrap_or_else(|_| {
             let what = "the database did not answer in time";
             Err(ConnectionError::BadConnection(what.to_owned()))
         })
     }
 
+    /// Whether the server lets somebody in. One that has no place left is there all the same.
+    async fn finds_server(&self) -> bool {
+        let limit = self.acquire_timeout.saturating_mul(self.hosts());
+        match timeout(limit, self.authenticated()).await {
+            Ok(Ok(connected)) => connected.is_ok(),
+            Ok(Err(refused)) => refused.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
+            Err(_) => false,
+        }
+    }
+
+    fn hosts(&self) -> u32 {
+        let named = self.config.get_hosts().len();
+        let hosts = named.max(self.config.get_hostaddrs().len());
+        u32::try_from(hosts).unwrap_or(u32::MAX)
+    }
+
     async fn set_up(&self) -> ConnectionResult<Conn> {
-        let mut conn = self.authenticated().await?;
+        let refused = |e: tokio_postgres::Error| ConnectionError::BadConnection(describe(&e));
+        let mut conn = self.authenticated().await.map_err(refused)??;
         let timeout = self.statement_timeout.as_millis();
         let setup = format!(
             "SET statement_timeout = {timeout}; SET lock_timeout = {timeout}; \
@@ -177,37 +231,16 @@ impl Connector {
         Ok(conn)
     }
 
-    async fn authenticated(&self) -> ConnectionResult<Conn> {
-        let refused = |e: tokio_postgres::Error| ConnectionError::BadConnection(describe(&e));
-        if self.is_plain() {
-            let (client, io) = self
-                .config
-                .connect(tokio_postgres::NoTls)
-                .await
-                .map_err(refused)?;
-            return Conn::try_from_client_and_connection(client, io).await;
+    /// The outer error is the server's, or that there is none.
+    async fn authenticated(&self) -> Result<ConnectionResult<Conn>, tokio_postgres::Error> {
+        if tls::is_plain(&self.config) {
+            let (client, io) = self.config.connect(tokio_postgres::NoTls).await?;
+            return Ok(Conn::try_from_client_and_connection(client, io).await);
         }
         let mut config = self.config.clone();
         config.ssl_mode(SslMode::Require);
-        let (client, io) = config.connect(self.tls.clone()).await.map_err(refused)?;
-        Conn::try_from_client_and_connection(client, io).await
-    }
-
-    /// Plain text goes only to this machine, or where the URL says `sslmode=disable`; everything else
-    /// is TLS with a verified certificate (ASVS 12.3.1).
-    fn is_plain(&self) -> bool {
-        let here = |host: &Host| match host {
-            Host::Tcp(name) => {
-                let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-                name == "localhost" || address.is_ok_and(|address| address.is_loopback())
-            }
-            Host::Unix(_) => true,
-        };
-        match self.config.get_ssl_mode() {
-            SslMode::Disable => true,
-            SslMode::Prefer => self.config.get_hosts().iter().all(here),
-            _ => false,
-        }
+        let (client, io) = config.connect(self.tls.clone()).await?;
+        Ok(Conn::try_from_client_and_connection(client, io).await)
     }
 }
 
@@ -344,11 +377,14 @@ async fn due_letters(tx: &mut Conn, most: u32, now: Timestamp) -> QueryResult<Ve
 #[async_trait]
 impl Migrations for PostgresStore {
     async fn pending(&self) -> StoreResult<Vec<String>> {
-        let mut conn = self.writers.get_owned().await.map_err(from_pool)?;
+        let mut conn = self.owned().await?;
         // Diesel's own question makes its table even where it is, which takes a right to change the
         // schema that a server needs for nothing else (ASVS 13.2.2).
         let asked = diesel::sql_query("SELECT version FROM __diesel_schema_migrations");
-        match asked.load::<Applied>(&mut conn).await {
+        let Ok(answer) = timeout(self.hot.deadline, asked.load::<Applied>(&mut conn)).await else {
+            return Err(give_up(&mut conn));
+        };
+        match answer {
             Ok(applied) => migrate::missing(&applied.into_iter().map(|row| row.version).collect()),
             Err(_) => migrate::pending(&mut AsyncMigrationHarness::new(conn)),
         }
@@ -373,9 +409,14 @@ struct Applied {
 type Harness = AsyncMigrationHarness<PooledConnection<'static, Conn>>;
 
 impl PostgresStore {
+    async fn owned(&self) -> StoreResult<PooledConnection<'static, Conn>> {
+        let got = self.writers.pool.get_owned().await;
+        got.map_err(from_pool)
+    }
+
     /// Runs migrations while no other process does.
     async fn alone<T>(&self, work: impl FnOnce(&mut Harness) -> StoreResult<T>) -> StoreResult<T> {
-        let mut conn = self.writers.get_owned().await.map_err(from_pool)?;
+        let mut conn = self.owned().await?;
         // Waiting for another process and building an index may take longer than a statement of ours.
         let lock = format!(
             "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})"
@@ -401,6 +442,8 @@ mod erasing;
 mod faults;
 #[path = "sql/limits.rs"]
 mod limits;
+#[path = "sql/line.rs"]
+mod line;
 #[path = "sql/migrate.rs"]
 mod migrate;
 #[path = "sql/outbox.rs"]

@@ -23,6 +23,7 @@ pub use self::contract::SqlStore as SqliteStore;
 use self::{
     faults::{from_diesel, to_the_end},
     hot::Hot,
+    line::Line,
     rows::CredentialsRow,
     types::{DbId, DbTime},
 };
@@ -33,6 +34,7 @@ use crate::{
     model::mail::LetterState,
     store::{
         Migrations, Seen, StoreError, StoreResult,
+        circuit::Circuit,
         settings::{SqliteSettings, Synchronous},
     },
 };
@@ -93,14 +95,18 @@ impl SqliteStore {
         make_file(&settings.path).map_err(|e| StoreError::Unavailable(e.to_string()))?;
         let opener = Opener::new(settings)?;
         let hot = Hot::start(&opener)?;
-        let writers = pool(&opener, 1, BUSY).await?;
+        // The file does not go away.
+        let circuit = Circuit::new(None);
+        let writers = Line::new(pool(&opener, 1, BUSY).await?, &circuit);
         let readers = pool(&opener, READERS, Duration::from_secs(2)).await?;
+        let readers = Line::new(readers, &circuit);
         Ok(Self {
             counting: writers.clone(),
             reading_counters: readers.clone(),
             writers,
             readers,
             hot,
+            circuit,
         })
     }
 }
@@ -292,6 +298,8 @@ mod erasing;
 mod faults;
 #[path = "sql/limits.rs"]
 mod limits;
+#[path = "sql/line.rs"]
+mod line;
 #[path = "sql/migrate.rs"]
 mod migrate;
 #[path = "sql/outbox.rs"]

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use doorward::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
+    metrics::CircuitCounters,
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -219,6 +220,10 @@ macro_rules! watch {
 impl Store for WatchedStore {
     async fn time(&self) -> StoreResult<Timestamp> {
         watch!(self.time())
+    }
+
+    fn circuit(&self) -> CircuitCounters {
+        self.inner.circuit()
     }
 
     async fn close(&self) {

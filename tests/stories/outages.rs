@@ -161,6 +161,33 @@ async fn nothing_says_that_somebody_is_logged_out(ann: &Client, browser: &Browse
     }
 }
 
+/// Nor is anything told or done for those who are known.
+async fn nothing_is_done_for_anybody(ann: &Client) {
+    let password = json!({"password": PASSWORD});
+    for (method, path, body) in [
+        (Method::GET, "/v1/auth/me/events", None),
+        (
+            Method::PATCH,
+            "/v1/auth/me",
+            Some(json!({"username": "ann"})),
+        ),
+        (
+            Method::POST,
+            "/v1/auth/reauthenticate",
+            Some(password.clone()),
+        ),
+        (Method::POST, "/v1/auth/me/deactivate", Some(password)),
+        (Method::POST, "/v1/auth/logout", None),
+        (Method::GET, "/v1/admin/users", None),
+        (Method::GET, "/v1/admin/audit", None),
+        (Method::GET, "/v1/admin/outbox", None),
+    ] {
+        let reply = ann.send(method, path, body).await;
+        assert_problem!(&reply, 503, "database_unavailable");
+        assert_eq!(reply.header("retry-after"), Some("1"), "{path}");
+    }
+}
+
 /// And a link is not lost by pressing its button; nor does asking for a letter pretend that one will come.
 async fn nothing_says_that_a_link_is_spent(anonymous: &Client, link: &str) {
     let (token, email) = (json!({"token": link}), json!({"email": "ann@example.org"}));
@@ -248,6 +275,7 @@ async fn while_the_database_is_away_every_answer_is_503(backend: Backend, away: 
     );
     nothing_says_that_somebody_is_logged_out(&ann, &browser, secret.expose()).await;
     nothing_says_that_a_link_is_spent(&anonymous, link).await;
+    nothing_is_done_for_anybody(&ann).await;
     anonymous.get("/health/live").await.expect(200);
     assert_eq!(anonymous.get("/health/ready").await.status, 503);
 
