@@ -138,7 +138,9 @@ fn options() -> ApiOptions {
 async fn open_auth(folder: PathBuf) -> Result<Auth, Failure> {
     let mut database = DatabaseSettings::default();
     database.sqlite.path = folder.join("notes.db");
-    let Opened { store, migrations } = open(&database).await?;
+    let Opened {
+        store, migrations, ..
+    } = open(&database).await?;
     migrations.apply().await?;
     // Made anew at each start, which logs everybody out; a real app keeps its keys.
     let mut keys = KeyFile::default();

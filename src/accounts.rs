@@ -2,6 +2,8 @@
 //!
 //! Decides which addresses, names and attributes are accepted; uniqueness is decided by the store.
 
+mod importing;
+
 use std::sync::Arc;
 
 use crate::{
@@ -28,6 +30,8 @@ use crate::{
     throttle::{Act, Throttle},
 };
 use serde::{Deserialize, Serialize};
+
+pub use self::importing::{Imported, ImportedUser};
 
 /// `[accounts]`: what an account may look like.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

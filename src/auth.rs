@@ -3,10 +3,20 @@
 //! [`Auth`] is what an application embeds and what the server serves. It holds no global state: two of
 //! them in one process are two nodes.
 
-use std::{sync::Arc, time::Duration};
+pub mod canary;
+mod observing;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use self::canary::{Canary, CanaryPolicy};
 use crate::{
     accounts::{AccountPolicy, Accounts},
     admin::{Admin, AdminPolicy},
@@ -14,7 +24,7 @@ use crate::{
     clock::{Clock, Span, SystemClock, Timestamp},
     entropy::{Entropy, SystemEntropy, random_bytes},
     error::AuthResult,
-    ids::RequestId,
+    ids::{RequestId, RequestIds},
     letters::{LetterSettings, Letters},
     lookup::Lookup,
     metrics::Metrics,
@@ -23,10 +33,11 @@ use crate::{
     passwords::{PasswordPolicy, Passwords},
     presence::Presence,
     recovery::Recovery,
+    restarting::restarting,
     roles::RoleBook,
     sessions::{CurrentUser, Presented, SessionParts, SessionPolicy, Sessions},
     setting::BadSetting,
-    store::{Store, StoreError, StoreResult},
+    store::{Store, StoreError, StoreResult, measured::MeasuredStore},
     sweep::{SweepPolicy, Sweeper},
     throttle::{Throttle, ThrottleParts, settings::LimitSettings},
     tokens::{KeyRing, Tokens},
@@ -41,6 +52,7 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    request_ids: RequestIds,
     metrics: Arc<Metrics>,
     tokens: Tokens,
     presence: Presence,
@@ -56,6 +68,10 @@ struct Inner {
     trail: Trail,
     conceals: bool,
     letters: Letters,
+    /// Whether this node is about to stop.
+    leaving: AtomicBool,
+    idle: IdleRule,
+    canary: Canary,
 }
 
 impl Inner {
@@ -85,6 +101,9 @@ impl Auth {
             limits: LimitSettings::default(),
             letters: None,
             post: None,
+            lookup: None,
+            observe_every: Span::ZERO,
+            canary: CanaryPolicy::off(),
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(SystemEntropy),
         }
@@ -168,6 +187,28 @@ impl Auth {
         &self.0.metrics
     }
 
+    /// The metrics in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        let store = &self.0.store;
+        self.0.metrics.text(&store.pools(), store.circuit())
+    }
+
+    /// Asks the database for what metrics tell of it as a whole; done by itself every so often, if
+    /// [`AuthBuilder::observe_every`] says so.
+    ///
+    /// # Errors
+    /// As [`Store::count_live_sessions`]; what was not answered keeps its last value.
+    pub async fn observe(&self) -> StoreResult<()> {
+        observing::observe(&self.0).await
+    }
+
+    /// Opens a session of the canary account, revokes it, and measures how fast that is obeyed; done by itself
+    /// every so often, see [`CanaryPolicy`]. What comes of it stands in the metrics.
+    pub async fn release_canary(&self) {
+        canary::round(&self.0).await;
+    }
+
     /// The time as this service sees it.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -177,7 +218,7 @@ impl Auth {
     /// A fresh id for a request.
     #[must_use]
     pub fn fresh_request_id(&self) -> RequestId {
-        RequestId::fresh(self.now(), &*self.0.entropy)
+        self.0.request_ids.next(self.now())
     }
 
     /// A fresh nonce for the content security policy of one page: 128 random bits.
@@ -224,6 +265,16 @@ impl Auth {
         self.0.flush().await
     }
 
+    /// Says at `/health/ready` from now on that this node is about to stop, and goes on serving.
+    pub fn leave(&self) {
+        self.0.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::leave`] was called.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.0.leaving.load(Ordering::Relaxed)
+    }
+
     /// Lets letters that are being sent come to their end and writes down what is still in memory, each for
     /// no longer than `limit`, and lets go of the database.
     ///
@@ -259,6 +310,9 @@ pub struct AuthBuilder {
     limits: LimitSettings,
     letters: Option<Letters>,
     post: Option<Post>,
+    lookup: Option<Lookup>,
+    observe_every: Span,
+    canary: CanaryPolicy,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -341,6 +395,25 @@ impl AuthBuilder {
         self
     }
 
+    /// What looks sessions up, if not the readers of the store: for benchmarks alone.
+    #[doc(hidden)]
+    pub fn lookup(mut self, lookup: Lookup) -> Self {
+        self.lookup = Some(lookup);
+        self
+    }
+
+    /// How often the database is asked for what metrics tell of it as a whole; never by default.
+    pub fn observe_every(mut self, every: Span) -> Self {
+        self.observe_every = every;
+        self
+    }
+
+    /// How often it is measured how fast a revocation is obeyed, and where; never by default.
+    pub fn canary(mut self, policy: CanaryPolicy) -> Self {
+        self.canary = policy;
+        self
+    }
+
     /// The application's rules for attributes.
     pub fn attribute_rules(mut self, rules: AttributeRules) -> Self {
         self.rules = rules;
@@ -365,19 +438,21 @@ impl AuthBuilder {
     /// # Errors
     /// [`BadSetting`] when a policy contradicts itself. Weak password parameters are accepted here;
     /// the server refuses them outside tests.
-    pub fn build(self) -> Result<Auth, BadSetting> {
+    pub fn build(mut self) -> Result<Auth, BadSetting> {
         self.sessions.check()?;
         self.accounts.check(self.post.is_some())?;
         self.sweep.check()?;
         self.admin.check()?;
-        let metrics = Arc::new(Metrics {
-            circuit: self.store.circuit(),
-            ..Metrics::default()
-        });
+        let canary = Canary::new(&self.canary)?;
+        let (canary_every, observe_every) = (self.canary.every, self.observe_every);
+        let metrics = Arc::new(Metrics::default());
+        metrics.canary.know(canary.names());
+        self.store = Arc::new(MeasuredStore::new(self.store, Arc::clone(&metrics)));
         let letters = self.letters.clone();
         let letters = letters.map_or_else(|| Letters::load(&LetterSettings::default()), Ok)?;
         let (policy, account_policy) = (self.sessions.clone(), self.accounts.clone());
         let (admin_policy, sweep) = (self.admin.clone(), self.sweep.clone());
+        let lookup = self.lookup.clone();
         let means = Means::start(self, &letters, &metrics)?;
         let presence = Presence::new(Arc::clone(&means.store));
         let flush_every = policy.last_seen_flush.to_duration();
@@ -385,7 +460,7 @@ impl AuthBuilder {
             store: Arc::clone(&means.store),
             passwords: means.passwords.clone(),
             tokens: means.tokens.clone(),
-            lookup: Lookup::start(&means.store, &metrics),
+            lookup: lookup.unwrap_or_else(|| Lookup::start(&means.store, &metrics)),
             presence: presence.clone(),
             outbox: means.outbox.clone(),
             throttle: means.throttle.clone(),
@@ -394,6 +469,7 @@ impl AuthBuilder {
             entropy: Arc::clone(&means.entropy),
             policy: Arc::new(policy),
             needs_verified_email: account_policy.require_verified_email,
+            metrics: Arc::clone(&metrics),
         });
         let roles = RoleBook::new(Arc::clone(&means.store), Arc::clone(&means.fixed_roles));
         let (accounts, admin) = on_users(&means, &roles, admin_policy);
@@ -404,6 +480,7 @@ impl AuthBuilder {
         let auth = Auth(Arc::new(Inner {
             store: means.store,
             clock: means.clock,
+            request_ids: RequestIds::new(&*means.entropy),
             entropy: means.entropy,
             metrics,
             tokens: means.tokens,
@@ -420,13 +497,32 @@ impl AuthBuilder {
             trail: means.trail,
             conceals: account_policy.conceal_existence,
             letters,
+            leaving: AtomicBool::new(false),
+            idle: means.idle,
+            canary,
         }));
-        tokio::spawn(flush_presence(Arc::downgrade(&auth.0), flush_every));
+        if observe_every > Span::ZERO {
+            let (inner, every) = (Arc::downgrade(&auth.0), observe_every.to_duration());
+            let observed = move || observing::go_on(inner.clone(), every);
+            tokio::spawn(restarting("observing the database", observed));
+        }
+        if canary_every > Span::ZERO {
+            let (inner, every) = (Arc::downgrade(&auth.0), canary_every.to_duration());
+            let rounds = move || canary::go_on(inner.clone(), every);
+            tokio::spawn(restarting("the canary", rounds));
+        }
+        let inner = Arc::downgrade(&auth.0);
+        let seen = move || flush_presence(inner.clone(), flush_every);
+        tokio::spawn(restarting("last seen", seen));
         if let Some(every) = auth.sweeper().every() {
-            tokio::spawn(sweep_up(Arc::downgrade(&auth.0), every));
+            let inner = Arc::downgrade(&auth.0);
+            let sweeping = move || sweep_up(inner.clone(), every);
+            tokio::spawn(restarting("sweeping", sweeping));
         }
         if let Some(every) = auth.audit().seal_every() {
-            tokio::spawn(seal_up(Arc::downgrade(&auth.0), every));
+            let inner = Arc::downgrade(&auth.0);
+            let sealing = move || seal_up(inner.clone(), every);
+            tokio::spawn(restarting("sealing", sealing));
         }
         Ok(auth)
     }
@@ -484,6 +580,7 @@ impl Means {
             entropy: Arc::clone(&entropy),
             settings: builder.limits,
             trail: trail.clone(),
+            metrics: Arc::clone(metrics),
         })?;
         let post = builder.post;
         let names = [
@@ -491,8 +588,8 @@ impl Means {
             host_of(&builder.public_url),
             host_of(post.as_ref().map_or("", |post| &post.public_url)),
         ];
-        let (chance, metrics) = (Arc::clone(&entropy), Arc::clone(metrics));
-        let passwords = Passwords::start(&builder.passwords, &names, chance, metrics)?;
+        let (chance, counted) = (Arc::clone(&entropy), Arc::clone(metrics));
+        let passwords = Passwords::start(&builder.passwords, &names, chance, counted)?;
         let outbox = Outbox::start(OutboxParts {
             store: Arc::clone(&store),
             tokens: tokens.clone(),
@@ -501,6 +598,7 @@ impl Means {
             entropy: Arc::clone(&entropy),
             letters: letters.clone(),
             post,
+            metrics: Arc::clone(metrics),
         })?;
         Ok(Self {
             store,

@@ -22,10 +22,12 @@ use crate::{
     accounts::AccountPolicy,
     admin::AdminPolicy,
     audit::AuditPolicy,
+    auth::canary::CanaryPolicy,
     clock::Timestamp,
     entropy::Entropy,
     http::HttpSettings,
     mail::settings::{MailSettings, Transport},
+    metrics::MetricsSettings,
     model::{account::AttributeRules, client::Clients},
     passwords::PasswordPolicy,
     roles::RoleSettings,
@@ -142,6 +144,10 @@ pub struct Settings {
     pub sweep: SweepPolicy,
     /// `[audit]`.
     pub audit: AuditPolicy,
+    /// `[metrics]`.
+    pub metrics: MetricsSettings,
+    /// `[canary]`.
+    pub canary: CanaryPolicy,
     /// `[log]`.
     pub log: LogSettings,
 }
@@ -198,6 +204,7 @@ impl Settings {
     pub fn check(&self) -> Result<(), BadSetting> {
         self.check_public_url()?;
         self.http.check()?;
+        self.check_scheme()?;
         self.check_cookie_domain()?;
         self.database.check()?;
         self.sessions.check()?;
@@ -214,6 +221,8 @@ impl Settings {
         self.admin.check()?;
         self.sweep.check()?;
         self.audit.check()?;
+        self.metrics.check()?;
+        self.canary.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }
@@ -264,6 +273,19 @@ impl Settings {
         Ok(())
     }
 
+    /// Cookies are marked as the address says that they travel.
+    fn check_scheme(&self) -> Result<(), BadSetting> {
+        if self.http.tls.is_on() && self.public_url.starts_with("http:") {
+            let problem = "is plain text, and http.tls is on";
+            return Err(BadSetting::new(
+                "public_url",
+                problem,
+                "write it with https://",
+            ));
+        }
+        Ok(())
+    }
+
     /// Browsers drop a cookie for a domain that is not the host's own.
     fn check_cookie_domain(&self) -> Result<(), BadSetting> {
         let domain = self.http.cookie_domain.as_str();
@@ -285,15 +307,17 @@ impl Settings {
         let addresses = [
             ("http.listen", &self.http.listen),
             ("http.admin_listen", &self.http.admin_listen),
+            ("metrics.listen", &self.metrics.listen),
         ];
-        for (key, address) in addresses {
+        let tls = [self.http.tls.is_on(), self.http.admin_tls()];
+        for ((key, address), tls) in addresses.into_iter().zip(tls) {
             let host = address.rsplit_once(':').map(|(host, _)| host);
             let public = host.is_some_and(|host| !is_own_machine(host));
-            if public && !self.http.behind_proxy {
+            if public && !tls && !self.http.behind_proxy {
                 return Err(BadSetting::new(
                     key,
                     format!("{address} takes plain text from other machines"),
-                    "listen on 127.0.0.1, or put a TLS proxy in front and set http.behind_proxy = true",
+                    "listen on 127.0.0.1, set http.tls.cert_file, or put a TLS proxy in front and set http.behind_proxy = true",
                 ));
             }
         }

@@ -69,6 +69,13 @@ impl EmailAddress {
     }
 }
 
+/// As its owner wrote it.
+impl From<EmailAddress> for String {
+    fn from(address: EmailAddress) -> Self {
+        address.written
+    }
+}
+
 /// Prints the masked form, so that no address reaches a log by way of `{:?}`.
 impl fmt::Debug for EmailAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,11 @@
 //!
 //! Ids name things, they open nothing: no id is a secret (ASVS 11.2.3).
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -66,6 +70,13 @@ id! {
     /// Names a user, for ever: never given to anybody else (ASVS 10.3.3).
     UserId
 }
+impl UserId {
+    /// The account whose sessions nodes open and revoke to measure how fast that is obeyed; "canary" in ASCII
+    /// (UUIDv8, RFC 9562 §5.8, so that no other user has it). It has no password and no mailbox, and stands in
+    /// no listing.
+    pub const CANARY: Self = Self(Uuid::from_u128(0x8000_8000_6361_6e61_7279));
+}
+
 id! {
     /// Names a session.
     SessionId
@@ -93,6 +104,39 @@ id! {
 id! {
     /// Names a record of the audit trail.
     AuditId
+}
+
+/// Makes the ids of requests, which every request needs and which only have to differ: from a random beginning
+/// on in equal steps, so that none asks for chance.
+#[derive(Debug)]
+pub struct RequestIds {
+    next: AtomicU64,
+    rest: [u8; 2],
+}
+
+impl RequestIds {
+    /// An odd number, so that all 2⁶² that a UUID has room for follow before one comes again.
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    /// Ids of a node that begins now.
+    #[must_use]
+    pub fn new(entropy: &dyn Entropy) -> Self {
+        Self {
+            next: AtomicU64::new(u64::from_be_bytes(random_bytes(entropy))),
+            rest: random_bytes(entropy),
+        }
+    }
+
+    /// The next one.
+    #[must_use]
+    pub fn next(&self, now: Timestamp) -> RequestId {
+        let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+        let next = self.next.fetch_add(Self::STEP, Ordering::Relaxed);
+        let mut bytes = [0; 10];
+        bytes[..2].copy_from_slice(&self.rest);
+        bytes[2..].copy_from_slice(&next.to_be_bytes());
+        RequestId(uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid())
+    }
 }
 
 impl AuditId {

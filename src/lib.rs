@@ -37,10 +37,10 @@
 //!
 //! | layer | modules | what they decide |
 //! |---|---|---|
-//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] `certificates` `outbound` | what a time, a secret, an id, a name is; how other services are spoken to |
+//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] `certificates` `outbound` `restarting` | what a time, a secret, an id, a name is; how other services are spoken to |
 //! | L1 | [`model`] | users, roles, sessions, secrets, letters, clients: data and transitions, no I/O |
 //! | L2 | [`store`] [`mail`] [`letters`] [`error`] | the storage contract: atomic decisions; what carries letters and what stands in them; what a use case can answer |
-//! | L3 | [`passwords`] [`tokens`] [`throttle`] [`lookup`] [`presence`] [`outbox`] `paging` `lease` [`audit`] [`accounts`] [`sessions`] [`verification`] [`recovery`] [`roles`] [`admin`] [`sweep`] | the use cases |
+//! | L3 | [`passwords`] [`tokens`] [`throttle`] [`lookup`] [`presence`] [`outbox`] `paging` `lease` [`audit`] [`accounts`] [`sessions`] [`verification`] [`recovery`] [`roles`] [`admin`] [`sweep`] [`transfer`] | the use cases |
 //! | L4 | [`auth`] | everything put together |
 //! | L5 | [`store::open`] and the databases, [`mail::open`] and the transports | how each database keeps the contract, how each transport carries a letter |
 //! | L6 | [`http`] | the REST API: translation, nothing else |
@@ -78,6 +78,7 @@ mod paging;
 pub mod passwords;
 pub mod presence;
 pub mod recovery;
+mod restarting;
 pub mod roles;
 pub mod secret;
 #[cfg(feature = "server")]
@@ -90,6 +91,7 @@ pub mod sweep;
 pub mod telemetry;
 pub mod throttle;
 pub mod tokens;
+pub mod transfer;
 pub mod username;
 pub mod verification;
 

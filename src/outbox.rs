@@ -21,12 +21,14 @@ use crate::{
     ids::LetterId,
     letters::Letters,
     mail::{Mailer, Sender, settings::MailPolicy},
+    metrics::Metrics,
     model::{
         audit::Occasion,
         mail::{Letter, LetterKind, NewLetter},
         session::Device,
     },
     paging::Page,
+    restarting::restarting,
     roles::Actor,
     setting::BadSetting,
     store::{ChangeLetter, LetterFilter, Store},
@@ -109,6 +111,8 @@ pub struct OutboxParts {
     pub letters: Letters,
     /// What it takes to send them, if they are sent at all.
     pub post: Option<Post>,
+    /// What attempts are counted in.
+    pub metrics: Arc<Metrics>,
 }
 
 struct Inner {
@@ -119,6 +123,7 @@ struct Inner {
     entropy: Arc<dyn Entropy>,
     letters: Letters,
     post: Option<Post>,
+    metrics: Arc<Metrics>,
     bell: Notify,
     /// One for each letter that may be sent at this moment.
     slots: Arc<Semaphore>,
@@ -139,6 +144,7 @@ impl Outbox {
             entropy,
             letters,
             post,
+            metrics,
         } = parts;
         let slots = match &post {
             Some(post) => {
@@ -155,11 +161,14 @@ impl Outbox {
             entropy,
             letters,
             post,
+            metrics,
             bell: Notify::new(),
             slots: Arc::new(Semaphore::new(slots)),
         });
         if inner.post.is_some() {
-            tokio::spawn(worker::run(Arc::downgrade(&inner)));
+            let outbox = Arc::downgrade(&inner);
+            let sending = move || worker::run(outbox.clone());
+            tokio::spawn(restarting("sending letters", sending));
         }
         Ok(Self(inner))
     }

@@ -2,7 +2,8 @@
 //!
 //! scrypt takes a core for more than a tenth of a second and 32 MiB, so it runs on a fixed number of threads
 //! of its own behind a bounded queue: a login storm costs the storm's clients a 503, not everybody
-//! else their answers, and memory stays bounded by `threads × memory of one hash` (ASVS 15.2.2).
+//! else their answers, and memory stays bounded by `threads × memory of one hash` (ASVS 15.2.2). Hashes of
+//! other systems ([`foreign`]) are checked on the same threads.
 //!
 //! A new password becomes a [`Candidate`] once no rule of this process speaks against it, and an
 //! [`AcceptedPassword`] once no breach is known; only that can be hashed, so no path goes around either.
@@ -11,16 +12,15 @@ pub mod breach;
 mod common;
 mod context;
 mod cost;
+pub mod foreign;
 mod patterns;
 mod policy;
 mod rules;
 mod strength;
 mod threads;
+mod work;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use scrypt::{
     Params, Scrypt,
@@ -33,13 +33,16 @@ use unicode_normalization::UnicodeNormalization;
 
 use self::{
     breach::Breaches,
-    cost::{LARGEST_COST, LARGEST_LOG_N, cost_of, making_up},
+    cost::{LARGEST_COST, LARGEST_LOG_N, cost_of},
+    foreign::{Foreign, HashCost, UnusableHash},
     rules::Rules,
     strength::Estimates,
     threads::{Place, Threads},
+    work::{Costliest, Impossible, Work},
 };
 pub use self::{context::Personal, policy::PasswordPolicy, rules::BrokenRule, strength::Strength};
 use crate::{
+    clock::Stopwatch,
     entropy::{Entropy, random_bytes},
     error::{AuthError, AuthResult, FieldError},
     metrics::Metrics,
@@ -69,7 +72,7 @@ pub struct AcceptedPassword(SecretString);
 pub enum Verdict {
     /// The password is right.
     Match {
-        /// Whether its hash was made with other parameters than today's.
+        /// Whether its hash was made with other parameters than today's, or by another system.
         outdated: bool,
     },
     /// The password is wrong, or there was no hash.
@@ -83,8 +86,8 @@ pub struct Passwords {
     breaches: Breaches,
     estimates: Estimates,
     params: Params,
-    /// What every check costs: as much as the costliest hash that was ever checked here.
-    cost: Arc<AtomicU64>,
+    /// What every check costs: of each kind of work as much as the costliest hash that was ever checked here.
+    costliest: Arc<Costliest>,
     decoy: Arc<PasswordHash>,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
@@ -114,12 +117,17 @@ impl Passwords {
                 "use 15",
             )
         })?;
+        let costliest = Costliest::default();
+        costliest.with(Work::Scrypt(params));
+        for work in policy.imported()? {
+            costliest.with(work);
+        }
         Ok(Self {
             rules: Arc::new(Rules::new(policy.min_length, words.iter().copied())),
             breaches: Breaches::open(&policy.breach)?,
             estimates: Estimates::start(&words).map_err(|e| no_thread(&e))?,
             params,
-            cost: Arc::new(AtomicU64::new(cost_of(params))),
+            costliest: Arc::new(costliest),
             decoy: Arc::new(decoy),
             entropy,
             metrics,
@@ -221,14 +229,14 @@ impl Passwords {
     }
 
     /// Checks a password against a hash; without one against a decoy, so that an unknown account
-    /// costs the same work as a known one (ASVS 6.3.8). A hash from times when hashing was cheaper is
-    /// made up for, so that its age does not show either.
+    /// costs the same work as a known one (ASVS 6.3.8). What another hash takes more, of scrypt or of what
+    /// another system hashed with, is made up for, so that neither its age nor where it came from shows.
     ///
     /// A password beyond [`LONGEST`] is a mismatch without any work, whoever it is for.
     ///
     /// # Errors
     /// [`AuthError::Overloaded`] when the queue is full, [`AuthError::Internal`] when the stored hash
-    /// is not a scrypt PHC string.
+    /// is of no known kind.
     pub async fn verify(
         &self,
         password: &SecretString,
@@ -261,46 +269,37 @@ impl Passwords {
         if normal.expose().chars().count() > LONGEST {
             return Ok(Verdict::Mismatch);
         }
-        let broken = |what: &str| {
-            AuthError::Internal(format!(
-                "a stored password hash is not a scrypt PHC string: {what}"
-            ))
-        };
-        let phc = Phc::new(hash.unwrap_or(&self.decoy).expose()).map_err(|_| broken("syntax"))?;
-        let params = Params::try_from(&phc).map_err(|_| broken("parameters"))?;
-        if params.log_n() > LARGEST_LOG_N || cost_of(params) > LARGEST_COST {
-            return Err(broken("parameters beyond reason"));
-        }
-        let (Some(salt), Some(expected)) = (phc.salt, phc.hash) else {
-            return Err(broken("salt or hash is missing"));
-        };
-        if phc.algorithm.as_str() != "scrypt" {
-            return Err(broken("algorithm"));
-        }
-        let cost = cost_of(params);
-        let target = self.cost.fetch_max(cost, Ordering::Relaxed).max(cost);
-        let computed = self
+        let broken =
+            |what: &str| AuthError::Internal(format!("a stored password hash is unusable: {what}"));
+        let stored = Stored::parse(hash.unwrap_or(&self.decoy)).map_err(|e| broken(&e))?;
+        let target = self.costliest.with(stored.work());
+        let extra = stored.work().made_up_to(&target, self.params);
+        let outdated = stored.is_outdated(self.params);
+        let given = password.clone();
+        let is_right = self
             .scrypt(place, move || {
-                let mut out = vec![0; expected.len()];
-                let password = normal.expose().as_bytes();
-                scrypt::scrypt(password, &salt, &params, &mut out)?;
-                let mut unused = [0; 32];
-                for extra in making_up(params, target) {
-                    scrypt::scrypt(password, &salt, &extra, &mut unused)?;
-                    std::hint::black_box(&unused);
-                }
-                Ok::<_, scrypt::errors::InvalidOutputLen>(out)
+                let is_right = stored.is_of(&given, &normal);
+                extra.into_iter().for_each(Work::burn);
+                is_right
             })
             .await?
-            .map_err(|e| AuthError::Internal(format!("scrypt: {e}")))?;
-        if hash.is_some() && constant_time_eq(&computed, expected.as_bytes()) {
-            let today = (self.params.log_n(), self.params.r(), self.params.p());
-            Ok(Verdict::Match {
-                outdated: (params.log_n(), params.r(), params.p()) != today,
-            })
+            .map_err(|Impossible| broken("parameters"))?;
+        if hash.is_some() && is_right {
+            Ok(Verdict::Match { outdated })
         } else {
             Ok(Verdict::Mismatch)
         }
+    }
+
+    /// Whether a hash from elsewhere can be stored to be checked at logins, ours included. Answers what a check
+    /// costs where that is more than what every check costs by now.
+    ///
+    /// # Errors
+    /// [`UnusableHash`]; it repeats nothing of the hash.
+    pub fn appraise(&self, hash: &PasswordHash) -> Result<Option<HashCost>, UnusableHash> {
+        let work = Stored::imported(hash)?.work();
+        let is_beyond = work.is_beyond(&self.costliest.so_far());
+        Ok(is_beyond.then(|| HashCost::of(work)))
     }
 
     /// A password that has just been verified, for hashing it anew; the rules for new passwords do
@@ -310,18 +309,99 @@ impl Passwords {
         AcceptedPassword(normalise(password))
     }
 
-    /// Runs scrypt on one of its threads.
+    /// Runs scrypt, and what else a check takes, on one of its threads.
     async fn scrypt<T: Send + 'static>(
         &self,
         place: Place,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> AuthResult<T> {
         let metrics = Arc::clone(&self.metrics);
+        let (waiting, waited) = (metrics.scrypt_waiting.hold(), Stopwatch::start());
         let counted = move || {
+            drop(waiting);
+            metrics.scrypt_wait_seconds.took(waited.elapsed());
             metrics.scrypt_runs.bump();
-            work()
+            let running = Stopwatch::start();
+            let done = work();
+            metrics.scrypt_run_seconds.took(running.elapsed());
+            done
         };
         self.threads.run_in(place, counted).await
+    }
+}
+
+/// A hash as it is stored.
+enum Stored {
+    /// scrypt as a PHC string, of the NFC form of a password.
+    Own {
+        params: Params,
+        salt: Salt,
+        expected: Output,
+    },
+    /// Another system's.
+    Foreign(Foreign),
+}
+
+impl Stored {
+    fn parse(hash: &PasswordHash) -> Result<Self, String> {
+        let text = hash.expose();
+        if !text.starts_with("$scrypt$") {
+            let foreign = Foreign::parse(text).map_err(|why| why.to_string())?;
+            return Ok(Self::Foreign(foreign));
+        }
+        let phc = Phc::new(text).map_err(|_| "syntax")?;
+        let params = Params::try_from(&phc).map_err(|_| "parameters")?;
+        if params.log_n() > LARGEST_LOG_N || cost_of(params) > LARGEST_COST {
+            return Err("parameters beyond reason".to_owned());
+        }
+        match (phc.salt, phc.hash) {
+            (Some(salt), Some(expected)) => Ok(Self::Own {
+                params,
+                salt,
+                expected,
+            }),
+            _ => Err("salt or hash is missing".to_owned()),
+        }
+    }
+
+    /// As [`Self::parse`], with the bounds of what others made.
+    fn imported(hash: &PasswordHash) -> Result<Self, UnusableHash> {
+        if !hash.expose().starts_with("$scrypt$") {
+            return Foreign::parse(hash.expose()).map(Self::Foreign);
+        }
+        let own = Self::parse(hash).map_err(|_| UnusableHash::Damaged)?;
+        match own.work().beyond_reason() {
+            Some(limit) => Err(UnusableHash::TooCostly(limit)),
+            None => Ok(own),
+        }
+    }
+
+    fn work(&self) -> Work {
+        match self {
+            Self::Own { params, .. } => Work::Scrypt(*params),
+            Self::Foreign(foreign) => foreign.work(),
+        }
+    }
+
+    /// Whether it is not what would be made today.
+    fn is_outdated(&self, today: Params) -> bool {
+        let shape = |params: &Params| (params.log_n(), params.r(), params.p());
+        match self {
+            Self::Own { params, .. } => shape(params) != shape(&today),
+            Self::Foreign(_) => true,
+        }
+    }
+
+    /// Whether this is the password, as it was given and in NFC.
+    fn is_of(&self, given: &SecretString, normal: &SecretString) -> Result<bool, Impossible> {
+        match self {
+            Self::Own { salt, expected, .. } => {
+                let password = normal.expose().as_bytes();
+                let computed = self.work().derive(password, salt, expected.len())?;
+                Ok(constant_time_eq(&computed, expected.as_bytes()))
+            }
+            Self::Foreign(foreign) => foreign.is_of(given),
+        }
     }
 }
 
@@ -479,20 +559,21 @@ mod tests {
             new.verify(&password, Some(&hash)).await.expect("checked"),
             Verdict::Match { outdated: true }
         );
-        assert!(
-            new.verify(
-                &password,
-                Some(&"$argon2id$v=19$m=1,t=1,p=1$c2FsdHNhbHQ$aGFzaA".into())
-            )
-            .await
-            .is_err()
-        );
+        for broken in ["$argon2id$v=19$m=1,t=1,p=1$c2FsdHNhbHQ$aGFzaA", "hunter2"] {
+            let checked = new.verify(&password, Some(&broken.into())).await;
+            assert!(
+                matches!(checked, Err(AuthError::Internal(_))),
+                "{checked:?}"
+            );
+        }
     }
 
     #[tokio::test]
     async fn the_costliest_hash_seen_sets_the_cost_of_every_check() {
         let service = light(8);
-        let today = service.cost.load(Ordering::Relaxed);
+        let hash = Stored::parse(&service.decoy).expect("it is ours");
+        let today = service.costliest.so_far();
+        assert!(!hash.work().is_beyond(&today));
         let costlier = passwords(&PasswordPolicy {
             scrypt_log_n: 6,
             ..PasswordPolicy::light()
@@ -503,7 +584,9 @@ mod tests {
             .verify(&password, Some(&hash.expect("a hash")))
             .await;
         assert_eq!(verdict.expect("checked"), Verdict::Match { outdated: true });
-        assert_eq!(service.cost.load(Ordering::Relaxed), today * 4);
+        let four_times = Params::new(4, 8, 4).expect("valid");
+        assert!(Work::Scrypt(four_times).is_beyond(&today));
+        assert!(!Work::Scrypt(four_times).is_beyond(&service.costliest.so_far()));
     }
 
     #[tokio::test]
@@ -517,5 +600,35 @@ mod tests {
             matches!(checked, Err(AuthError::Internal(_))),
             "{checked:?}"
         );
+    }
+
+    /// ASVS 6.3.8: a failing login costs the same, whichever system the account came from, before and after.
+    #[tokio::test]
+    async fn where_a_hash_came_from_is_made_up_for() {
+        let metrics = Arc::new(Metrics::default());
+        let policy = PasswordPolicy {
+            imported: vec!["bcrypt:4".into()],
+            ..PasswordPolicy::light()
+        };
+        let entropy = Arc::new(SystemEntropy);
+        let service = Passwords::start(&policy, &[], entropy, Arc::clone(&metrics));
+        let service = service.expect("valid");
+        let bcrypt = "$2b$04$5j.89Awxab5wVYmWqqIhGe1QEysrT.tfnCXyENbZiHugpQFbgV43K".into();
+        let pbkdf2 =
+            "pbkdf2:sha256:1000$lkDjGE7j8mmsvLdk$52949b884a8490ed633de7b5d22b05ee80d01f2e2772b11e0bd44c5a0cd78a74"
+                .into();
+        assert_eq!(service.appraise(&bcrypt), Ok(None), "it is made up for");
+        let unexpected = service.appraise(&pbkdf2).expect("usable").expect("beyond");
+        assert_eq!(unexpected.to_string(), "pbkdf2_sha256:1000");
+        for (n, hash) in [None, Some(&bcrypt), Some(&pbkdf2)].into_iter().enumerate() {
+            let wrong = service.verify(&"wrong".into(), hash).await;
+            assert_eq!(wrong.expect("checked"), Verdict::Mismatch);
+            assert_eq!(metrics.scrypt_runs.get(), n as u64 + 1);
+        }
+        assert_eq!(service.appraise(&pbkdf2), Ok(None), "seen once is enough");
+        let right = service
+            .verify(&"x".repeat(80).as_str().into(), Some(&bcrypt))
+            .await;
+        assert_eq!(right.expect("checked"), Verdict::Match { outdated: true });
     }
 }

@@ -1,30 +1,32 @@
 //! The composition root: puts settings, database and routes together, and runs them until told to stop.
 //!
-//! Decides the order in which things start and end. Each reason not to start is one sentence.
+//! Decides the order in which things start and end. Each reason not to start is one sentence. How connections
+//! are taken and served is for [`listener`], with which certificate for [`tls`].
+
+mod connection;
+mod link;
+pub mod listener;
+mod register;
+pub mod tls;
 
 use std::{
     io::{self, Write},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
-use poem::{
-    Endpoint, Server,
-    http::uri::Scheme,
-    listener::Acceptor,
-    web::{LocalAddr, RemoteAddr},
-};
+use futures_util::future::OptionFuture;
 use tokio::{
-    net::{TcpListener, TcpStream},
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    time::sleep,
 };
 
+use self::{listener::Listener, tls::Tls};
 use crate::{
     accounts::AccountPolicy,
-    auth::Auth,
-    clock::{Clock, Stopwatch, SystemClock, Timestamp},
+    auth::{Auth, canary::CanaryPolicy},
+    clock::{Clock, Span, Stopwatch, SystemClock, Timestamp},
     config::{Environment, Settings},
     entropy::SystemEntropy,
     http::ApiOptions,
@@ -34,11 +36,14 @@ use crate::{
         open::{OpenedMailer, open_mailer},
         settings::Transport,
     },
+    metrics::MetricsSettings,
     model::client::Clients,
     outbox::Post,
+    restarting::restarting,
     setting::BadSetting,
     store::{
         Migrations, StoreResult,
+        moving::Moving,
         open::{Opened, open, unusable},
         settings::Backend,
     },
@@ -53,8 +58,6 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 const CLOCK_EVERY: Duration = Duration::from_mins(1);
 /// An answer that took longer than this says too little about the time.
 const SLOWEST_TIME: Duration = Duration::from_secs(4);
-/// A connection on which nothing moves for this long is closed.
-const IDLE_CONNECTION: Duration = Duration::from_secs(75);
 
 /// Runs the server until SIGTERM or SIGINT; `program` is what people type to start it.
 ///
@@ -67,40 +70,70 @@ pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> 
         clock,
         mailbox,
     } = open_service(&settings).await?;
-    let following = tokio::spawn(follow_database(auth.clone(), Arc::clone(&clock)));
-    let main = bind("http.listen", &settings.http.listen).await?;
-    let admin = match settings.http.admin_listen.as_str() {
-        "" => None,
-        address => Some(bind("http.admin_listen", address).await?),
+    let tls = Tls::open(&settings.http.tls, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let listeners = listen(&settings, tls.as_ref()).await?;
+    let cannot = |e: io::Error| {
+        let problem = format!("cannot be received: {e}");
+        BadSetting::new("signals", problem, "check the system's limits")
     };
-    let stop = stop_on_signals().map_err(|e| {
-        BadSetting::new(
-            "signals",
-            format!("cannot be received: {e}"),
-            "check the system's limits",
-        )
-    })?;
-    announce(&settings, program, &main, admin.as_ref());
-    let open_docs = settings.environment != Environment::Production;
-    let main = run(
+    let drain = settings.http.drain.to_duration();
+    let stop = stop_on_signals(auth.clone(), drain).map_err(cannot)?;
+    let mut following = vec![tokio::spawn(follow_database(auth.clone(), clock))];
+    if let Some(tls) = tls {
+        let hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
+        following.push(tokio::spawn(tls.follow(hang_up)));
+    }
+    announce(&settings, program, &listeners);
+    let Listeners {
         main,
-        auth.routes(&options(&settings, open_docs, mailbox.as_ref())?),
-        stop.clone(),
-    );
+        admin,
+        metrics,
+    } = listeners;
+    let open_docs = settings.environment != Environment::Production;
+    let routes = auth.routes(&options(&settings, open_docs, mailbox.as_ref())?);
+    let main = main.serve(routes, told(stop.clone()), GRACE);
     let for_operators = options(&settings, true, mailbox.as_ref())?;
-    let admin = admin.map(|listener| run(listener, auth.routes(&for_operators), stop.clone()));
+    let routes = auth.routes(&for_operators);
+    let admin = admin.map(|admin| admin.serve(routes, told(stop.clone()), GRACE));
+    let routes = auth.metrics_routes(&for_operators);
+    let metrics = metrics.map(|metrics| metrics.serve(routes, told(stop.clone()), GRACE));
     let letters = async {
         told(stop.clone()).await;
         auth.outbox().stop(GRACE).await;
     };
-    match admin {
-        Some(admin) => drop(tokio::join!(main, admin, letters)),
-        None => drop(tokio::join!(main, letters)),
-    }
-    following.abort();
+    let (admin, metrics) = (OptionFuture::from(admin), OptionFuture::from(metrics));
+    let ((), _, _, ()) = tokio::join!(main, admin, metrics, letters);
+    following.iter().for_each(tokio::task::JoinHandle::abort);
     shut_down(&auth).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What is listened on: for everybody, and where they are set for operators and for those who read metrics.
+struct Listeners {
+    main: Listener,
+    admin: Option<Listener>,
+    metrics: Option<Listener>,
+}
+
+async fn listen(settings: &Settings, tls: Option<&Arc<Tls>>) -> Result<Listeners, BadSetting> {
+    let http = &settings.http;
+    let (admin, metrics) = (http.admin_listen.as_str(), settings.metrics.listen.as_str());
+    let admin_tls = tls.filter(|_| http.admin_tls()).cloned();
+    let main = Listener::bind(("http.listen", &http.listen), http, tls.cloned()).await?;
+    let admin = match admin {
+        "" => None,
+        address => Some(Listener::bind(("http.admin_listen", address), http, admin_tls).await?),
+    };
+    let metrics = match metrics {
+        "" => None,
+        address => Some(Listener::bind(("metrics.listen", address), http, None).await?),
+    };
+    Ok(Listeners {
+        main,
+        admin,
+        metrics,
+    })
 }
 
 /// What the routes obey.
@@ -113,7 +146,11 @@ fn options(
         public_url: settings.public_url.clone(),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         max_body_bytes: settings.http.max_body_bytes,
+        body_timeout: settings.http.body_timeout,
+        request_timeout: settings.http.request_timeout,
+        max_in_flight: settings.http.max_in_flight,
         docs,
+        metrics: docs && settings.metrics.listen.is_empty(),
         allowed_origins: settings.http.allowed_origins.clone(),
         redirect_origins: settings.http.redirect_origins.clone(),
         cookie_domain: settings.http.cookie_domain.clone(),
@@ -152,7 +189,7 @@ pub async fn open_service(settings: &Settings) -> Result<Service, BadSetting> {
     })
 }
 
-/// As [`open_service`], without letters: for commands, which end before any could be sent.
+/// As [`open_service`], without letters, metrics or canary: for commands, which end before any could be sent.
 ///
 /// # Errors
 /// As [`open_service`].
@@ -162,9 +199,19 @@ pub async fn open_quiet_service(settings: &Settings) -> Result<Auth, BadSetting>
             attributes_schema: settings.accounts.attributes_schema.clone(),
             ..AccountPolicy::default()
         },
+        metrics: MetricsSettings {
+            every: Span::ZERO,
+            ..MetricsSettings::default()
+        },
+        canary: CanaryPolicy::off(),
         ..settings.clone()
     };
     build_service(&quiet, None).await.map(|(auth, _)| auth)
+}
+
+/// Reads the files of TLS, where there are any.
+pub(crate) fn check_tls(settings: &Settings) -> Result<(), BadSetting> {
+    Tls::open(&settings.http.tls, Arc::new(SystemClock::new())).map(drop)
 }
 
 /// The texts and layouts of letters and pages.
@@ -197,7 +244,12 @@ async fn build_service(
     let clock = Arc::new(SystemClock::new());
     settings.make_missing_key(clock.now(), &SystemEntropy)?;
     let keys = settings.key_ring()?;
-    let Opened { store, migrations } = open(&settings.database).await?;
+    let Opened {
+        store,
+        migrations,
+        moving,
+    } = open(&settings.database).await?;
+    refuse_unfinished(settings, &*moving).await?;
     bring_up_to_date(settings, &*migrations).await?;
     follow_once(&clock, store.time())
         .await
@@ -214,6 +266,8 @@ async fn build_service(
         .sweep(settings.sweep.clone())
         .audit(settings.audit.clone())
         .limits(settings.limits.clone())
+        .observe_every(settings.metrics.every)
+        .canary(settings.canary.clone())
         .letters(letters(settings)?)
         .clock(Arc::clone(&clock) as Arc<dyn Clock>);
     let builder = match post {
@@ -221,6 +275,21 @@ async fn build_service(
         None => builder,
     };
     Ok((builder.build()?, clock))
+}
+
+/// A database that is still being filled is served by nobody: who is not there yet would be unknown, and what is
+/// written meanwhile would be in the way of what comes.
+async fn refuse_unfinished(settings: &Settings, moving: &dyn Moving) -> Result<(), BadSetting> {
+    let unfinished = moving.unfinished().await;
+    let unfinished = unfinished.map_err(|e| unusable(&settings.database, e))?;
+    if unfinished.is_none() {
+        return Ok(());
+    }
+    Err(BadSetting::new(
+        settings.database.address_key(),
+        "names the target of a transfer that has not ended",
+        "run the same `doorward transfer` again, which goes on where it was, or name another database",
+    ))
 }
 
 async fn bring_up_to_date(
@@ -269,60 +338,18 @@ async fn follow_once(
 
 /// Keeps the clock on the database's time. While the database is away it counts on by itself.
 async fn follow_database(auth: Auth, clock: Arc<SystemClock>) {
-    let mut ticks = tokio::time::interval(CLOCK_EVERY);
-    ticks.tick().await;
-    loop {
+    let (auth, clock) = (&auth, &clock);
+    restarting("following the database's time", || async move {
+        let mut ticks = tokio::time::interval(CLOCK_EVERY);
         ticks.tick().await;
-        if let Err(error) = follow_once(&clock, auth.database_time()).await {
-            tracing::warn!(%error, "the database's time could not be asked for");
-        }
-    }
-}
-
-async fn bind(key: &str, address: &str) -> Result<Socket, BadSetting> {
-    let bound = async {
-        let listener = TcpListener::bind(address).await?;
-        Ok(Socket {
-            address: listener.local_addr()?,
-            listener,
-        })
-    };
-    bound.await.map_err(|e: io::Error| {
-        let problem = format!("{address} cannot be listened on: {e}");
-        BadSetting::new(key, problem, "end what uses it, or choose another address")
-    })
-}
-
-/// A listening socket whose connections send small answers at once.
-struct Socket {
-    listener: TcpListener,
-    address: SocketAddr,
-}
-
-impl Acceptor for Socket {
-    type Io = TcpStream;
-
-    fn local_addr(&self) -> Vec<LocalAddr> {
-        vec![LocalAddr(self.address.into())]
-    }
-
-    async fn accept(&mut self) -> io::Result<(TcpStream, LocalAddr, RemoteAddr, Scheme)> {
-        let (stream, peer) = match self.listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: asking again at once would only spin.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                return Err(error);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = follow_once(clock, auth.database_time()).await {
+                tracing::warn!(%error, "the database's time could not be asked for");
             }
-        };
-        stream.set_nodelay(true)?;
-        Ok((
-            stream,
-            LocalAddr(self.address.into()),
-            RemoteAddr(peer.into()),
-            Scheme::HTTP,
-        ))
-    }
+        }
+    })
+    .await;
 }
 
 /// Ends when the servers are told to stop.
@@ -331,27 +358,29 @@ async fn told(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn run(socket: Socket, routes: impl Endpoint + 'static, stop: watch::Receiver<bool>) {
-    let ran = Server::new_with_acceptor(socket)
-        .idle_timeout(IDLE_CONNECTION)
-        .run_with_graceful_shutdown(routes, told(stop), Some(GRACE))
-        .await;
-    if let Err(error) = ran {
-        tracing::error!(%error, "the listener failed");
-    }
-}
-
-/// Tells the servers to stop at the first SIGTERM or SIGINT and ends the process at the second.
-fn stop_on_signals() -> io::Result<watch::Receiver<bool>> {
+/// Tells the servers to stop at the first SIGTERM or SIGINT, once proxies have had the time to notice, and ends
+/// the process at the second.
+fn stop_on_signals(auth: Auth, drain: Duration) -> io::Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (tell, told) = watch::channel(false);
     tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
-        tell.send_replace(true);
-        tracing::info!("stopping: running requests may finish");
-        either(&mut terminate, &mut interrupt).await;
-        std::process::exit(1);
+        auth.leave();
+        drop(auth);
+        let stopping = async {
+            if !drain.is_zero() {
+                tracing::info!("not ready any more: requests are served a while longer");
+                sleep(drain).await;
+            }
+            tell.send_replace(true);
+            tracing::info!("stopping: running requests may finish");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stopping => {}
+            () = either(&mut terminate, &mut interrupt) => std::process::exit(1),
+        }
     });
     Ok(told)
 }
@@ -371,7 +400,8 @@ pub(crate) async fn shut_down(auth: &Auth) {
 }
 
 /// Tells people where the server is. Not a log line: it goes to standard output.
-fn announce(settings: &Settings, program: &str, main: &Socket, admin: Option<&Socket>) {
+fn announce(settings: &Settings, program: &str, listeners: &Listeners) {
+    let main = &listeners.main;
     let mut lines = vec![
         format!(
             "Doorward {} ({}, {})",
@@ -379,16 +409,24 @@ fn announce(settings: &Settings, program: &str, main: &Socket, admin: Option<&So
             settings.environment,
             settings.database.backend
         ),
-        format!("listening on http://{}", main.address),
+        format!("listening on {}://{}", main.scheme(), main.address()),
     ];
-    if let Some(admin) = admin {
-        lines.push(format!("for operators on http://{}", admin.address));
+    if let Some(admin) = &listeners.admin {
+        lines.push(format!(
+            "for operators on {}://{}",
+            admin.scheme(),
+            admin.address()
+        ));
+    }
+    if let Some(metrics) = &listeners.metrics {
+        lines.push(format!("metrics on http://{}/metrics", metrics.address()));
     }
     if settings.environment == Environment::Development {
-        let here = reachable(&main.address.to_string());
-        lines.push(format!("documentation: http://{here}/docs"));
+        let here = reachable(&main.address().to_string());
+        let here = format!("{}://{here}", main.scheme());
+        lines.push(format!("documentation: {here}/docs"));
         if settings.mail.transport == Transport::Memory {
-            lines.push(format!("letters: http://{here}/dev/mail"));
+            lines.push(format!("letters: {here}/dev/mail"));
         }
         lines.push(format!(
             "first administrator: {program} admin create --email you@example.org --password-stdin"

@@ -18,6 +18,7 @@ use crate::{
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
     lookup::Lookup,
+    metrics::Metrics,
     model::{
         audit::{Agent, Event, Occasion},
         mail::{LetterKind, NewLetter},
@@ -38,7 +39,7 @@ use crate::{
     tokens::{Claims, RefreshToken, SignedToken, Subject, TokenKind, Tokens},
 };
 
-use self::first_factor::Passed;
+use self::first_factor::{Passed, outcome};
 pub use self::introspection::{IntrospectedToken, Introspection};
 
 /// `[sessions]`: how many, and how long they last.
@@ -294,6 +295,7 @@ pub struct Sessions {
     entropy: Arc<dyn Entropy>,
     policy: Arc<SessionPolicy>,
     needs_verified_email: bool,
+    metrics: Arc<Metrics>,
 }
 
 /// What [`Sessions`] is made of.
@@ -322,6 +324,8 @@ pub struct SessionParts {
     pub policy: Arc<SessionPolicy>,
     /// Whether a login needs a verified address.
     pub needs_verified_email: bool,
+    /// What logins are counted in.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Sessions {
@@ -341,6 +345,7 @@ impl Sessions {
             entropy,
             policy,
             needs_verified_email,
+            metrics,
         } = parts;
         Self {
             store,
@@ -355,6 +360,7 @@ impl Sessions {
             entropy,
             policy,
             needs_verified_email,
+            metrics,
         }
     }
 
@@ -381,8 +387,7 @@ impl Sessions {
             session.refresh = Some(refresh.hash());
             self.pair(refresh, session.expires_at)
         };
-        let passed = self.first_factor(name, password, &device, proof).await?;
-        self.open(passed, password, (device, proof), carrying).await
+        self.log_in(name, password, (device, proof), carrying).await
     }
 
     /// As [`Self::login`], for a client that carries a cookie.
@@ -400,8 +405,22 @@ impl Sessions {
             let (user, id) = (session.user_id, session.id);
             self.cookie(user, id, now, session.expires_at)
         };
-        let passed = self.first_factor(name, password, &device, proof).await?;
-        self.open(passed, password, (device, proof), carrying).await
+        self.log_in(name, password, (device, proof), carrying).await
+    }
+
+    async fn log_in<C>(
+        &self,
+        name: &LoginName,
+        password: &SecretString,
+        (device, proof): (Device, DeviceProof<'_>),
+        carrying: impl FnOnce(&mut NewSession, Timestamp) -> AuthResult<C>,
+    ) -> AuthResult<Grant<C>> {
+        let opened = match self.first_factor(name, password, &device, proof).await {
+            Ok(passed) => self.open(passed, password, (device, proof), carrying).await,
+            Err(refused) => Err(refused),
+        };
+        self.metrics.logins.bump(outcome(&opened));
+        opened
     }
 
     async fn open<C>(

@@ -28,6 +28,7 @@ use crate::{
     entropy::Entropy,
     error::{AuthError, AuthResult},
     ids::{SessionId, UserId},
+    metrics::Metrics,
     model::{
         audit::{Event, EventKind, Occasion},
         device::{DeviceSecret, NewDevice},
@@ -101,6 +102,7 @@ struct Inner {
     guard: Guard,
     requests: Option<Requests>,
     trail: Trail,
+    metrics: Arc<Metrics>,
     /// How many requests each limit has refused that no record tells of yet.
     refused: Mutex<HashMap<LimitName, u64>>,
 }
@@ -119,6 +121,8 @@ pub struct ThrottleParts {
     pub settings: LimitSettings,
     /// The audit trail.
     pub trail: Trail,
+    /// What refusals are counted in.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Throttle {
@@ -134,6 +138,7 @@ impl Throttle {
             entropy,
             settings,
             trail,
+            metrics,
         } = parts;
         settings.check()?;
         let (free, block) = (settings.requests_free, settings.requests_block);
@@ -147,6 +152,7 @@ impl Throttle {
             requests: requests.map(|quota| Requests::new(quota, free, block)),
             settings,
             trail,
+            metrics,
             refused: Mutex::default(),
         })))
     }
@@ -474,9 +480,10 @@ impl Inner {
         }
     }
 
-    /// A refusal, counted for the audit trail.
+    /// A refusal, counted for the audit trail and for metrics.
     fn limited(&self, limit: LimitName, after: Span) -> AuthError {
         *self.lock_refused().entry(limit).or_default() += 1;
+        self.metrics.limit_refusals.bump(limit.as_str());
         AuthError::RateLimited { limit, after }
     }
 

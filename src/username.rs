@@ -58,6 +58,13 @@ impl Username {
     }
 }
 
+/// As its owner wrote it.
+impl From<Username> for String {
+    fn from(name: Username) -> Self {
+        name.written
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,11 +27,14 @@ const LAYERS: [&[&str]; 9] = [
         "setting",
         "certificates",
         "outbound",
+        "restarting",
     ],
     &["model"],
     &[
         "store",
         "store::error",
+        "store::measured",
+        "store::moving",
         "mail",
         "mail::settings",
         "letters",
@@ -54,6 +57,7 @@ const LAYERS: [&[&str]; 9] = [
         "sweep",
         "paging",
         "lease",
+        "transfer",
     ],
     &["auth"],
     &[

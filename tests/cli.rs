@@ -1,5 +1,7 @@
 //! The command line: what it answers, its exit codes, and how the server starts and ends.
 
+mod import;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -78,6 +80,8 @@ fn exit_code_2_says_that_a_command_was_not_understood() {
             "--password",
             "x",
         ],
+        &["user", "import"],
+        &["user", "import", "-", "--from", "elsewhere"],
         &["session", "revoke"],
         &["session", "revoke", "not-an-id"],
         &["key", "new", "--alg", "RS256"],
@@ -85,6 +89,25 @@ fn exit_code_2_says_that_a_command_was_not_understood() {
         &["key", "retire"],
         &["audit", "verify", "--head", "12"],
         &["audit", "verify", "--head", "0:AAAA"],
+        &["transfer", "--from", "sqlite:a.db"],
+        &[
+            "transfer",
+            "--from",
+            "sqlite:a.db",
+            "--from-file",
+            "a",
+            "--to",
+            "sqlite:b.db",
+        ],
+        &[
+            "transfer",
+            "--from",
+            "sqlite:a.db",
+            "--to",
+            "sqlite:b.db",
+            "--batch",
+            "0",
+        ],
     ] {
         let done = place.run(args, &[]);
         assert_eq!(
@@ -100,6 +123,96 @@ fn exit_code_2_says_that_a_command_was_not_understood() {
     }
     let left: Vec<_> = fs::read_dir(place.path("")).expect("there").collect();
     assert!(left.is_empty(), "nothing was touched: {left:?}");
+}
+
+/// ASVS 13.3.1: no password on a command line, and none in what is said about one.
+#[test]
+fn a_transfer_says_what_it_needs_and_repeats_no_password() {
+    let place = Place::new();
+    place.write("url", "postgres://doorward:hunter2@127.0.0.1:1/doorward");
+    let url = "postgres://doorward:hunter2@127.0.0.1:1/doorward";
+    for (args, said) in [
+        (
+            ["--from", url, "--to", "sqlite:b.db"],
+            "--from: every user of this machine",
+        ),
+        (
+            ["--from-file", "url", "--to", "sqlite:b.db"],
+            "database.postgres.url: ",
+        ),
+        (
+            ["--from", "sqlite:a.db", "--to-file", "url"],
+            "--from: there is no file a.db",
+        ),
+        (
+            ["--from-file", "gone", "--to", "sqlite:b.db"],
+            "--from-file: gone cannot be read",
+        ),
+        (
+            ["--from", "mysql://h/d", "--to", "sqlite:b.db"],
+            "--from: write sqlite:PATH",
+        ),
+    ] {
+        let refusal = place
+            .run(&[&["transfer"][..], &args].concat(), &[])
+            .refusal();
+        assert!(refusal.starts_with(said), "{args:?}: {refusal}");
+        assert!(!refusal.contains("hunter2"), "{refusal}");
+    }
+    assert!(!place.path("a.db").exists() && !place.path("b.db").exists());
+}
+
+/// Two files of settings name two databases; what is asked again moves nothing twice.
+#[test]
+fn a_transfer_takes_its_databases_from_files_of_settings() {
+    let place = Place::new();
+    let made = create(
+        &place,
+        &["user", "create", "--email", "ann@example.org", "--json"],
+    )
+    .json();
+    let path = |name: &str| format!("[database.sqlite]\npath = \"{name}\"\n");
+    place.write("old.toml", &path("data/doorward.db"));
+    place.write("new.toml", &path("new.db"));
+    let args = [
+        "transfer",
+        "--from-config",
+        "old.toml",
+        "--to-config",
+        "new.toml",
+    ];
+    let run = |more: &[&str]| place.run(&[&args[..], more].concat(), &[]);
+
+    let dry = run(&["--dry-run"]).answer();
+    assert!(
+        dry.contains("        1  users ") && dry.ends_with("nothing was written\n"),
+        "{dry}"
+    );
+    assert!(!place.path("new.db").exists(), "nothing was written");
+    let said = run(&[]).refusal();
+    assert!(
+        said.starts_with("something happened in the source within the last minute"),
+        "{said}"
+    );
+    let done = run(&["--source-is-stopped", "--json"]).json();
+    assert_eq!(
+        (&done["verified"], &done["kinds"][1]["records"]),
+        (&json!(true), &json!(1))
+    );
+    let show = [
+        "user",
+        "show",
+        "ann@example.org",
+        "--json",
+        "--config",
+        "new.toml",
+    ];
+    assert_eq!(place.run(&show, &LIGHT).json(), made);
+    let again = run(&["--source-is-stopped", "--json"]).refusal();
+    assert!(
+        again.starts_with("the target is not empty: it has 1 users"),
+        "{again}"
+    );
 }
 
 #[test]
@@ -780,6 +893,7 @@ fn production_shows_its_documents_to_operators_only() {
     for (path, open, inside) in [
         ("/docs", 404, 200),
         ("/version", 404, 200),
+        ("/metrics", 404, 200),
         ("/health/ready", 200, 200),
         // What the documents describe is there to be tried.
         ("/v1/auth/me", 401, 401),

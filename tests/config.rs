@@ -331,6 +331,34 @@ fn settings_about_browsers_and_clients_are_judged() {
     assert!(!with_password.contains("hunter2"), "{with_password}");
 }
 
+#[test]
+fn settings_of_the_listener_are_judged() {
+    for (name, value, sentence) in [
+        (
+            "DOORWARD__HTTP__HEADER_TIMEOUT",
+            "0s",
+            "http.header_timeout: 0s is outside 100ms to 1h; set it to 10s",
+        ),
+        (
+            "DOORWARD__HTTP__MAX_IN_FLIGHT",
+            "0",
+            "http.max_in_flight: 0 is outside 1 to 1000000; set it to 4096",
+        ),
+        (
+            "DOORWARD__HTTP__TLS__CERT_FILE",
+            "cert.pem",
+            "http.tls.key_file: is missing, and cert_file is set; name the certificate's key",
+        ),
+        (
+            "DOORWARD__HTTP__TLS__CLIENT_AUTH",
+            "required",
+            "http.tls.client_auth: asks for certificates without TLS; set http.tls.cert_file and http.tls.key_file",
+        ),
+    ] {
+        assert_eq!(refused(&[(name, value)]), sentence);
+    }
+}
+
 /// ASVS 6.3.2, 11.2.3, 13.2.3, 13.3.1.
 #[test]
 fn production_refuses_missing_and_guessable_secrets() {
@@ -387,7 +415,7 @@ fn production_refuses_plain_text_and_weak_choices() {
     let production = |name, value| refused(&with(&PRODUCTION, &[(name, value)]));
     assert_eq!(
         production("DOORWARD__HTTP__LISTEN", "0.0.0.0:8080"),
-        "http.listen: 0.0.0.0:8080 takes plain text from other machines; listen on 127.0.0.1, or put a TLS proxy in front and set http.behind_proxy = true"
+        "http.listen: 0.0.0.0:8080 takes plain text from other machines; listen on 127.0.0.1, set http.tls.cert_file, or put a TLS proxy in front and set http.behind_proxy = true"
     );
     let operators = production("DOORWARD__HTTP__ADMIN_LISTEN", "[::]:9090");
     assert!(

@@ -14,6 +14,7 @@ mod checklist;
 mod cli;
 mod config;
 mod harness;
+mod listener;
 mod mail;
 mod neighbours;
 mod program;

@@ -1,112 +1,26 @@
-//! The load: a small HTTP/1.1 client on connections that stay open, in a process and thread of its own.
-//!
-//! Every request is made beforehand, one for each token; which one is next is left to chance. Any
-//! answer but 200 ends the run.
+//! A small HTTP/1.1 client on a connection that stays open, which costs little beside what is measured.
 
-use std::{env, fs, path::Path, process::Command, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use doorward::clock::Stopwatch;
-use serde::{Deserialize, Serialize};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::net::TcpStream;
 
-use crate::{Outcome, output_of, per_second};
+use crate::Outcome;
 
-/// The first argument of a process that is a client.
-pub(crate) const ROLE: &str = "client";
-const WARM_UP: Duration = Duration::from_secs(1);
-
-/// What one measurement found.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Load {
-    pub(crate) per_second: f64,
-    pub(crate) p50_micros: f64,
-    /// `pgbench` does not tell.
-    pub(crate) p99_micros: Option<f64>,
-}
-
-/// Runs a client process against `address`.
-pub(crate) fn spawn(
-    address: &str,
-    tokens: &Path,
-    connections: usize,
-    seconds: u64,
-) -> Outcome<Load> {
-    let mut command = Command::new(env::current_exe()?);
-    command.args([ROLE, address]).arg(tokens);
-    command.args([connections.to_string(), seconds.to_string()]);
-    Ok(serde_json::from_str(&output_of(&mut command)?)?)
-}
-
-/// The client process: address, file of tokens, connections, seconds.
-pub(crate) fn run(arguments: &[String]) -> Outcome<()> {
-    let [address, tokens, connections, seconds] = arguments else {
-        return Err("a client takes address, tokens, connections and seconds".into());
-    };
-    let requests: Arc<[Vec<u8>]> = fs::read_to_string(tokens)?.lines().map(get_me).collect();
-    let time = Duration::from_secs(seconds.parse()?);
-    let connections: u64 = connections.parse()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let mut micros = runtime.block_on(async {
-        let watch = Stopwatch::start();
-        let mut running = JoinSet::new();
-        for seed in 1..=connections {
-            let connection = Connection::open(address).await?;
-            running.spawn(hammer(connection, Arc::clone(&requests), seed, watch, time));
-        }
-        let mut micros = Vec::new();
-        while let Some(ended) = running.join_next().await {
-            micros.append(&mut ended??);
-        }
-        Outcome::Ok(micros)
-    })?;
-    micros.sort_unstable();
-    let load = Load {
-        per_second: per_second(micros.len(), time),
-        p50_micros: percentile(&micros, 50)?,
-        p99_micros: Some(percentile(&micros, 99)?),
-    };
-    println!("{}", serde_json::to_string(&load)?);
-    Ok(())
-}
-
-fn get_me(token: &str) -> Vec<u8> {
-    format!("GET /v1/auth/me HTTP/1.1\r\nHost: doorward\r\nAuthorization: Bearer {token}\r\n\r\n")
-        .into_bytes()
-}
-
-fn percentile(sorted: &[u32], percent: usize) -> Outcome<f64> {
-    let at = sorted.len().saturating_sub(1) * percent / 100;
-    let value = sorted.get(at).ok_or("not a single answer in time")?;
-    Ok(f64::from(*value))
-}
-
-/// Sends requests one after the other; gives the microseconds that each took, but for the warm-up.
-async fn hammer(
-    mut connection: Connection,
-    requests: Arc<[Vec<u8>]>,
-    seed: u64,
-    watch: Stopwatch,
-    time: Duration,
-) -> Outcome<Vec<u32>> {
-    let mut micros = Vec::with_capacity(1 << 18);
-    let mut random = SplitMix(seed << 32);
+/// Waits until a server answers 200 at a path.
+pub(crate) async fn wait_for(address: &str, path: &str) -> Outcome<()> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: doorward\r\n\r\n");
+    let watch = Stopwatch::start();
     loop {
-        let sent = Stopwatch::start();
-        let status = connection
-            .ask(&requests[random.below(requests.len())])
-            .await?;
-        if status != 200 {
-            return Err(format!("{status} instead of 200: {}", connection.answer()).into());
+        if let Ok(mut connection) = Connection::open(address).await
+            && connection.ask(request.as_bytes()).await? == 200
+        {
+            return Ok(());
         }
-        let now = watch.elapsed();
-        if now >= WARM_UP + time {
-            return Ok(micros);
+        if watch.elapsed() > Duration::from_secs(30) {
+            return Err(format!("{address} does not answer").into());
         }
-        if now >= WARM_UP {
-            micros.push(u32::try_from(sent.elapsed().as_micros())?);
-        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -24,14 +24,14 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// A database without tables.
-    pub(crate) async fn create(backend: Backend) -> Outcome<Self> {
+    /// A database without tables; `name` tells those of one run apart.
+    pub(crate) async fn create(backend: Backend, name: &str) -> Outcome<Self> {
         let database = Self {
             settings: DatabaseSettings {
                 backend,
                 ..DatabaseSettings::default()
             },
-            name: format!("doorward_bench_{}", process::id()),
+            name: format!("doorward_bench_{}_{name}", process::id()),
             folder: tempfile::tempdir()?,
         };
         database.made().await
@@ -58,6 +58,11 @@ impl Database {
         self.settings.postgres.acquire_timeout = Span::secs(30);
         self.settings.mongodb.acquire_timeout = Span::secs(30);
         Ok(self)
+    }
+
+    /// As Doorward is told of it.
+    pub(crate) fn settings(&self) -> &DatabaseSettings {
+        &self.settings
     }
 
     pub(crate) fn backend(&self) -> Backend {

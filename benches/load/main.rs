@@ -1,76 +1,108 @@
-//! What a checked request costs on each backend, and whether a login tells known addresses from
-//! unknown ones. `./benches/run` starts the servers that this needs.
+//! What Doorward costs and holds out, always beside the limit measured in the same run. `./benches/run` starts the
+//! servers that this needs.
 //!
-//! Doorward listens on a real port of this process; the load comes from a process of its own (`client`).
-//! Rounds are interleaved, so that a noisy minute of the machine hits everything alike, and medians of
-//! the rounds are reported: `report` as a table and one line of JSON.
+//! Doorward is the program itself in a process of its own, the load is `wrk` or a client of this process, the
+//! limits are `pgbench`, the driver's own lookups and a bare endpoint. Rounds are interleaved, so that a noisy
+//! minute of the machine hits everything alike, and medians of the rounds are reported: `report` as tables and as
+//! a file of JSON.
 
+mod baselines;
 mod client;
 mod database;
 mod logins;
+mod openloop;
 mod pgbench;
 mod report;
+mod requests;
+mod seed;
+mod served;
 mod service;
 mod storms;
+mod strain;
+mod wrk;
 
 use std::{
     env,
+    path::PathBuf,
     process::{Command, ExitCode},
     time::Duration,
 };
 
-use clap::Parser;
-use doorward::store::settings::Backend;
+use clap::{Parser, ValueEnum};
+use doorward::{passwords::PasswordPolicy, store::settings::Backend};
 
-use self::{
-    database::Database,
-    logins::Question,
-    pgbench::PgBench,
-    report::{Cell, Report},
-    service::Service,
-};
+use self::{database::Database, logins::Question, report::Report};
 
 /// What went wrong, in one sentence.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What it gave, or what went wrong.
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
-/// Measures `GET /v1/auth/me` on each backend beside `pgbench`, and the timings of failed logins
-/// and of requests for letters.
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// `/v1/auth/me` and `/v1/auth/check` beside the databases' own lookups
+    Requests,
+    /// The same with millions of sessions
+    Growth,
+    /// Requests at a fixed rate during a storm of logins, and logins a second
+    Logins,
+    /// Memory when idle and after a million requests, and how long a start takes
+    Memory,
+    /// What the audit trail costs logins
+    Trail,
+    /// Whether the time of an answer tells known addresses from unknown ones
+    Timing,
+}
+
+/// Measures Doorward on real databases.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "./benches/run", no_binary_name = true)]
 pub(crate) struct Options {
+    /// What to measure; growth only when it is asked for
+    #[arg(long, value_enum, value_delimiter = ',',
+          default_values_t = [Part::Requests, Part::Logins, Part::Memory, Part::Trail, Part::Timing])]
+    only: Vec<Part>,
     /// Users, each with one open session
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     users: u32,
-    /// Seconds that each measurement lasts, after one of warming up
+    /// Users for growth
+    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    many: u32,
+    /// Seconds that each measurement lasts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// Interleaved rounds, of which the medians are reported
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Numbers of connections
-    #[arg(long, value_delimiter = ',', default_values_t = [16, 64])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
     connections: Vec<usize>,
     /// Of sqlite, postgres and mongodb
     #[arg(long, value_delimiter = ',', value_parser = backend,
           default_values_t = [Backend::Sqlite, Backend::Postgres, Backend::Mongodb])]
     backends: Vec<Backend>,
-    /// Failed logins, and requests for letters, of each kind with light scrypt, on each backend; 0 for none
+    /// Where the figures are written to as JSON
+    #[arg(long, default_value = "target/load.json")]
+    json: PathBuf,
+    /// Failed logins, and requests for letters, of each kind with light scrypt, on each backend
     #[arg(long, default_value_t = 2_000)]
-    logins: usize,
-    /// Failed logins of each kind with the default scrypt, on the last backend; 0 for none
+    samples: usize,
+    /// Failed logins of each kind with the default scrypt, on the last backend
     #[arg(long, default_value_t = 200)]
-    full_logins: usize,
-    /// Pairs of storms of 64 logins at once, with the audit trail and without it, on each backend; 0 for none
+    full_samples: usize,
+    /// Pairs of storms of 64 logins at once, with the audit trail and without it, on each backend
     #[arg(long, default_value_t = 8)]
     storms: usize,
-    /// Format a JSON log line for each request, as a server in production does, and throw it away
-    #[arg(long)]
-    log: bool,
     /// What cargo hands to every benchmark
     #[arg(long = "bench", hide = true)]
     _bench: bool,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.only.contains(&part)
+    }
 }
 
 fn backend(name: &str) -> Result<Backend, String> {
@@ -83,7 +115,7 @@ fn backend(name: &str) -> Result<Backend, String> {
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let ran = match arguments.split_first() {
-        Some((role, rest)) if role == client::ROLE => client::run(rest),
+        Some((role, rest)) if role == baselines::ROLE => baselines::serve(rest),
         _ => measure(&Options::parse_from(arguments)),
     };
     match ran {
@@ -96,28 +128,19 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options) -> Outcome<()> {
-    if options.log {
-        tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .with_writer(std::io::sink)
-            .init();
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut databases = Vec::new();
         let mut report = Report::default();
+        let mut databases = Vec::new();
         let measured = measure_all(options, &mut databases, &mut report).await;
         // Whatever happened, nothing stays behind on somebody's server.
         for database in databases {
             database.drop().await?;
         }
         measured?;
-        report.print(options);
-        Ok(())
+        report.print(options)
     })
 }
 
@@ -126,54 +149,61 @@ async fn measure_all(
     databases: &mut Vec<Database>,
     report: &mut Report,
 ) -> Outcome<()> {
-    let mut services = Vec::new();
     for &backend in &options.backends {
-        databases.push(Database::create(backend).await?);
-        let database = databases.last().ok_or("no database")?;
-        eprintln!("{backend}: {} users and sessions", options.users);
-        services.push(Service::start(database, options.users).await?);
+        databases.push(Database::create(backend, "few").await?);
     }
-    let postgres = databases.iter().find(|d| d.backend() == Backend::Postgres);
-    let pgbench = postgres.map(|d| PgBench::prepare(d, options.users));
-    let pgbench = pgbench.transpose()?;
-    for round in 1..=options.rounds {
-        eprintln!(
-            "round {round} of {}, load average {}",
-            options.rounds,
-            load_average()
-        );
-        for &connections in &options.connections {
-            for service in &services {
-                let load = service.load(connections, options.seconds)?;
-                report.add(Cell::Doorward(service.backend()), connections, load);
-                if let (Backend::Postgres, Some(pgbench)) = (service.backend(), &pgbench) {
-                    let load = pgbench.run(connections, options.seconds)?;
-                    report.add(Cell::PgBench, connections, load);
-                }
-            }
+    let seeded = [Part::Requests, Part::Growth, Part::Memory, Part::Logins];
+    if seeded.into_iter().any(|part| options.wants(part)) {
+        let mut sides = Vec::new();
+        for database in &*databases {
+            sides.push(requests::Side::prepare(database, options.users).await?);
+        }
+        if options.wants(Part::Requests) {
+            requests::measure(options, &sides, report).await?;
+        }
+        if options.wants(Part::Memory) {
+            strain::memory(options, &sides, report).await?;
+        }
+        if options.wants(Part::Logins) {
+            strain::logins(options, &sides, report).await?;
+        }
+        if options.wants(Part::Growth) {
+            requests::growth(options, &sides, report).await?;
         }
     }
-    for service in services {
-        service.stop().await;
+    if options.wants(Part::Trail) {
+        trail(options, databases, report).await?;
     }
-    for database in &*databases {
-        let full = doorward::passwords::PasswordPolicy::default();
-        let light = doorward::passwords::PasswordPolicy::light();
+    if options.wants(Part::Timing) {
+        timing(options, databases, report).await?;
+    }
+    Ok(())
+}
+
+async fn trail(options: &Options, databases: &[Database], report: &mut Report) -> Outcome<()> {
+    for database in databases {
+        let (full, light) = (PasswordPolicy::default(), PasswordPolicy::light());
         let rounds = options.storms;
         for (policy, rounds, each) in [(full, rounds.div_ceil(2), 1), (light, rounds, 20)] {
             let storm = storms::measure(database, policy, rounds, each);
             report.storms.extend(storm.await?);
         }
+    }
+    Ok(())
+}
+
+async fn timing(options: &Options, databases: &[Database], report: &mut Report) -> Outcome<()> {
+    for database in databases {
         for question in Question::ALL {
-            let light = doorward::passwords::PasswordPolicy::light();
-            let compared = logins::compare(database, question, light, options.logins);
-            report.logins.extend(compared.await?);
+            let light = PasswordPolicy::light();
+            let compared = logins::compare(database, question, light, options.samples);
+            report.timings.extend(compared.await?);
         }
     }
     if let Some(database) = databases.last() {
-        let full = doorward::passwords::PasswordPolicy::default();
-        let compared = logins::compare(database, Question::Login, full, options.full_logins);
-        report.logins.extend(compared.await?);
+        let (full, samples) = (PasswordPolicy::default(), options.full_samples);
+        let compared = logins::compare(database, Question::Login, full, samples);
+        report.timings.extend(compared.await?);
     }
     Ok(())
 }
@@ -192,7 +222,7 @@ pub(crate) fn output_of(command: &mut Command) -> Outcome<String> {
 }
 
 /// How busy the machine is, where it says so.
-fn load_average() -> String {
+pub(crate) fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or("unknown").to_owned()
 }

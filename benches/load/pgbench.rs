@@ -4,17 +4,16 @@ use std::{env, fs, path::PathBuf, process::Command};
 
 use tokio_postgres::config::Host;
 
-use crate::{Outcome, client::Load, database::Database, output_of};
+use crate::{Outcome, database::Database, output_of, wrk::Load};
 
-/// The columns that `src/store/postgres/hot.rs` reads, of one session by its primary key. Session ids
-/// are plain numbers written as UUIDs.
-const JOIN: &str = "SELECT sessions.id, sessions.user_id, sessions.authenticated_at, \
+/// The columns that `src/store/postgres/hot.rs` reads, of sessions and their users.
+pub(crate) const JOIN: &str = "SELECT sessions.id, sessions.user_id, sessions.authenticated_at, \
      sessions.last_seen_at, sessions.expires_at, sessions.closed_at, sessions.close_reason, \
+     sessions.generation_used, \
      users.id, users.email, users.email_verified_at, users.username, users.attributes, \
      users.roles, users.status, users.deactivated_at, users.max_sessions, \
      users.on_session_limit, users.created_at, users.updated_at \
-     FROM sessions INNER JOIN users ON sessions.user_id = users.id \
-     WHERE sessions.id = lpad(to_hex(:n::integer), 32, '0')::uuid;";
+     FROM sessions INNER JOIN users ON sessions.user_id = users.id";
 
 /// `pgbench` on one database.
 pub(crate) struct PgBench {
@@ -27,7 +26,11 @@ impl PgBench {
     /// Finds the program and writes its script.
     pub(crate) fn prepare(database: &Database, users: u32) -> Outcome<Self> {
         let script = database.folder().join("join.sql");
-        fs::write(&script, format!("\\set n random(1, {users})\n{JOIN}\n"))?;
+        let wanted = "WHERE sessions.id = lpad(to_hex(:n::integer), 32, '0')::uuid;";
+        fs::write(
+            &script,
+            format!("\\set n random(1, {users})\n{JOIN} {wanted}\n"),
+        )?;
         Ok(Self {
             program: program()?,
             script,

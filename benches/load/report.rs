@@ -1,109 +1,239 @@
-//! What was found: a table for people, one line of JSON for machines.
+//! What was found: tables for people, a file of JSON for machines.
+
+use std::fs;
 
 use doorward::store::settings::Backend;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use crate::{Options, client::Load, logins::Comparison, storms::Storm};
+use crate::{Options, Outcome, logins::Comparison, openloop::Steady, storms::Storm, wrk::Load};
 
-/// Whose load it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cell {
-    Doorward(Backend),
-    PgBench,
+/// Whose load it was: backend, path, connections.
+pub(crate) type Cell = (Backend, &'static str, usize);
+
+/// A load, and what it is compared with, of one round.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) load: Load,
+    pub(crate) limit: Option<Load>,
 }
 
-impl Cell {
-    fn name(self) -> String {
-        match self {
-            Self::Doorward(backend) => backend.to_string(),
-            Self::PgBench => "pgbench".to_owned(),
-        }
+#[derive(Debug, Serialize)]
+struct Row {
+    backend: Backend,
+    path: &'static str,
+    connections: usize,
+    rounds: Vec<Measured>,
+}
+
+/// What a storm of logins does to other requests.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stormy {
+    pub(crate) backend: Backend,
+    pub(crate) calm: Steady,
+    pub(crate) stormy: Steady,
+    pub(crate) logins: usize,
+    pub(crate) refused: usize,
+    /// What a refusal took.
+    pub(crate) refused_p99_micros: f64,
+    pub(crate) resident_kib: u64,
+    pub(crate) peak_kib: u64,
+}
+
+/// How many logins a second there are, and could be at most.
+#[derive(Debug, Serialize)]
+pub(crate) struct LoginRate {
+    pub(crate) backend: Backend,
+    pub(crate) per_second: f64,
+    pub(crate) cores: usize,
+    pub(crate) hash_millis: f64,
+    pub(crate) limit: f64,
+    pub(crate) ratio: f64,
+}
+
+/// What a server takes of memory and time.
+#[derive(Debug, Serialize)]
+pub(crate) struct Memory {
+    pub(crate) backend: Backend,
+    pub(crate) start_millis: f64,
+    pub(crate) idle_kib: u64,
+    /// After the first requests.
+    pub(crate) warm_kib: u64,
+    pub(crate) requests: f64,
+    pub(crate) then_kib: u64,
+}
+
+impl Memory {
+    fn print(&self) {
+        let mib = |kib: u64| u32::try_from(kib).map_or(f64::INFINITY, f64::from) / 1024.0;
+        println!(
+            "| {} | {:.0} | {:.1} | {:.1} | {:.0} | {:.1} | {:+.1} % |",
+            self.backend,
+            self.start_millis,
+            mib(self.idle_kib),
+            mib(self.warm_kib),
+            self.requests,
+            mib(self.then_kib),
+            (mib(self.then_kib) / mib(self.warm_kib) - 1.0) * 100.0,
+        );
     }
 }
 
 /// Every measurement.
 #[derive(Default)]
 pub(crate) struct Report {
-    loads: Vec<(Cell, usize, Vec<Load>)>,
-    pub(crate) logins: Vec<Comparison>,
+    requests: Vec<Row>,
+    growth: Vec<Row>,
+    pub(crate) stormy: Vec<Stormy>,
+    pub(crate) login_rates: Vec<LoginRate>,
+    pub(crate) memory: Vec<Memory>,
+    pub(crate) timings: Vec<Comparison>,
     pub(crate) storms: Vec<Storm>,
 }
 
-impl Report {
-    pub(crate) fn add(&mut self, cell: Cell, connections: usize, load: Load) {
-        let found = self
-            .loads
-            .iter_mut()
-            .find(|(c, n, _)| (*c, *n) == (cell, connections));
-        match found {
-            Some((_, _, rounds)) => rounds.push(load),
-            None => self.loads.push((cell, connections, vec![load])),
-        }
+fn enter(rows: &mut Vec<Row>, (backend, path, connections): Cell, measured: Measured) {
+    let is_it =
+        |row: &&mut Row| (row.backend, row.path, row.connections) == (backend, path, connections);
+    match rows.iter_mut().find(is_it) {
+        Some(row) => row.rounds.push(measured),
+        None => rows.push(Row {
+            backend,
+            path,
+            connections,
+            rounds: vec![measured],
+        }),
+    }
+}
+
+impl Row {
+    fn median(&self, figure: impl Fn(&Measured) -> Option<f64>) -> Option<f64> {
+        let mut figures: Vec<f64> = self.rounds.iter().filter_map(figure).collect();
+        (!figures.is_empty()).then(|| median(&mut figures))
     }
 
-    /// Doorward on PostgreSQL as a part of `pgbench` in the same round: the median of the rounds.
-    fn ratio(&self, connections: usize) -> Option<f64> {
-        let rounds = |cell| {
-            let found = self
-                .loads
-                .iter()
-                .find(|(c, n, _)| (*c, *n) == (cell, connections));
-            found.map(|(_, _, rounds)| rounds)
-        };
-        let (ours, theirs) = (
-            rounds(Cell::Doorward(Backend::Postgres))?,
-            rounds(Cell::PgBench)?,
-        );
-        let mut ratios: Vec<f64> = ours
-            .iter()
-            .zip(theirs)
-            .map(|(ours, theirs)| ours.per_second / theirs.per_second)
-            .collect();
-        Some(median(&mut ratios))
-    }
-
-    pub(crate) fn print(&self, options: &Options) {
-        println!(
-            "GET /v1/auth/me: {} users and sessions, {} s, medians of {} rounds",
-            options.users, options.seconds, options.rounds
-        );
-        println!("| backend | connections | requests/s | p50 | p99 | of pgbench |");
-        println!("|---|--:|--:|--:|--:|--:|");
-        let mut loads = Vec::new();
-        for (cell, connections, rounds) in &self.loads {
-            let middle = middle(rounds);
-            let ratio = match cell {
-                Cell::Doorward(Backend::Postgres) => self.ratio(*connections),
-                _ => None,
-            };
-            let mean = if *cell == Cell::PgBench {
-                " (mean)"
+    /// Of requests a second, or of times where there is one connection.
+    fn ratio(&self) -> Option<f64> {
+        self.median(|round| {
+            let limit = round.limit?;
+            Some(if self.connections == 1 {
+                round.load.p50_micros / limit.p50_micros
             } else {
-                ""
-            };
+                round.load.per_second / limit.per_second
+            })
+        })
+    }
+
+    fn print(&self) {
+        let figure = |value: Option<f64>, digits: usize| {
+            value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        println!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            self.backend,
+            self.path,
+            self.connections,
+            figure(self.median(|round| Some(round.load.per_second)), 0),
+            figure(self.median(|round| Some(round.load.p50_micros / 1e3)), 3),
+            figure(self.median(|round| Some(round.load.p99_micros? / 1e3)), 2),
+            figure(self.median(|round| Some(round.limit?.per_second)), 0),
+            figure(self.ratio(), 2),
+        );
+    }
+}
+
+const COLUMNS: &str =
+    "| backend | path | connections | requests/s | p50 ms | p99 ms | limit/s | ratio |
+|---|---|--:|--:|--:|--:|--:|--:|";
+
+impl Report {
+    pub(crate) fn add(&mut self, cell: Cell, measured: Measured) {
+        enter(&mut self.requests, cell, measured);
+    }
+
+    pub(crate) fn grow(&mut self, cell: Cell, measured: Measured) {
+        enter(&mut self.growth, cell, measured);
+    }
+
+    pub(crate) fn print(&self, options: &Options) -> Outcome<()> {
+        if !self.requests.is_empty() {
             println!(
-                "| {} | {connections} | {:.0} | {:.2} ms{mean} | {} | {} |",
-                cell.name(),
-                middle.per_second,
-                middle.p50_micros / 1000.0,
-                middle
-                    .p99_micros
-                    .map_or("–".to_owned(), |p99| format!("{:.2} ms", p99 / 1000.0)),
-                ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}")),
+                "\n{} users and sessions, {} s, medians of {} rounds. The limit: pgbench (PostgreSQL), find_one of the driver (MongoDB), the lookup replaced by a constant (SQLite); for one connection a bare endpoint and one round trip, and the ratio is that of the times",
+                options.users, options.seconds, options.rounds
             );
-            loads.push(json!({
-                "backend": cell.name(), "connections": connections, "median": middle,
-                "rounds": rounds, "of_pgbench": ratio,
-            }));
+            println!("{COLUMNS}");
+            self.requests.iter().for_each(Row::print);
         }
-        self.print_logins();
+        if !self.growth.is_empty() {
+            println!(
+                "\n{} users and sessions; the limit: {}",
+                options.many, options.users
+            );
+            println!("{COLUMNS}");
+            self.growth.iter().for_each(Row::print);
+        }
+        self.print_strain();
+        self.print_timings();
         self.print_storms();
-        let line = json!({
+        let all = json!({
             "users": options.users, "seconds": options.seconds, "rounds": options.rounds,
-            "log": options.log, "loads": Value::Array(loads), "logins": self.logins,
+            "requests": self.requests, "growth": self.growth, "stormy": self.stormy,
+            "login_rates": self.login_rates, "memory": self.memory, "timings": self.timings,
             "storms": self.storms,
         });
-        println!("{line}");
+        fs::write(&options.json, serde_json::to_vec_pretty(&all)?)?;
+        println!("\nwritten to {}", options.json.display());
+        Ok(())
+    }
+
+    fn print_strain(&self) {
+        if !self.memory.is_empty() {
+            println!("\nMemory and start");
+            println!(
+                "| backend | start ms | idle MiB | warm MiB | after requests | then MiB | growth |"
+            );
+            println!("|---|--:|--:|--:|--:|--:|--:|");
+            for m in &self.memory {
+                m.print();
+            }
+        }
+        if !self.stormy.is_empty() {
+            println!("\n/v1/auth/me at a fixed rate, while 200 clients log in");
+            println!(
+                "| backend | rate/s | calm p99 ms | stormy p50 ms | stormy p99 ms | logins | refused | refused p99 ms | resident MiB | peak MiB |"
+            );
+            println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+            for s in &self.stormy {
+                println!(
+                    "| {} | {} | {:.2} | {:.2} | {:.2} | {} | {} | {:.2} | {} | {} |",
+                    s.backend,
+                    s.stormy.rate,
+                    s.calm.p99_micros / 1e3,
+                    s.stormy.p50_micros / 1e3,
+                    s.stormy.p99_micros / 1e3,
+                    s.logins,
+                    s.refused,
+                    s.refused_p99_micros / 1e3,
+                    s.resident_kib / 1024,
+                    s.peak_kib / 1024,
+                );
+            }
+        }
+        if !self.login_rates.is_empty() {
+            println!("\nLogins a second, and what the cores could hash");
+            println!("| backend | logins/s | cores | ms of one hash | limit/s | ratio |");
+            println!("|---|--:|--:|--:|--:|--:|");
+            for rate in &self.login_rates {
+                println!(
+                    "| {} | {:.2} | {} | {:.1} | {:.2} | {:.2} |",
+                    rate.backend,
+                    rate.per_second,
+                    rate.cores,
+                    rate.hash_millis,
+                    rate.limit,
+                    rate.ratio
+                );
+            }
+        }
     }
 
     fn print_storms(&self) {
@@ -121,8 +251,8 @@ impl Report {
         }
     }
 
-    fn print_logins(&self) {
-        if self.logins.is_empty() {
+    fn print_timings(&self) {
+        if self.timings.is_empty() {
             return;
         }
         println!("\nPOST: a known address against an unknown one, in µs");
@@ -130,7 +260,7 @@ impl Report {
             "| backend | path | scrypt | samples each | known: median, mean | unknown: median, mean | difference of means ± standard error |"
         );
         println!("|---|---|---|--:|--:|--:|--:|");
-        for c in &self.logins {
+        for c in &self.timings {
             println!(
                 "| {} | {} | {} | {} | {:.1}, {:.1} | {:.1}, {:.1} | {:+.1} ± {:.1} |",
                 c.backend,
@@ -145,17 +275,6 @@ impl Report {
                 c.standard_error_micros,
             );
         }
-    }
-}
-
-/// The median of each figure.
-fn middle(rounds: &[Load]) -> Load {
-    let of = |figure: fn(&Load) -> f64| median(&mut rounds.iter().map(figure).collect::<Vec<_>>());
-    let mut p99: Vec<f64> = rounds.iter().filter_map(|load| load.p99_micros).collect();
-    Load {
-        per_second: of(|load| load.per_second),
-        p50_micros: of(|load| load.p50_micros),
-        p99_micros: (!p99.is_empty()).then(|| median(&mut p99)),
     }
 }
 

@@ -5,12 +5,15 @@
 //! only, since arguments can be seen by every user of a machine.
 
 mod audit;
+mod health;
+mod import;
 mod keys;
 mod mail;
 mod roles;
 mod sessions;
 mod shown;
 mod system;
+mod transfer;
 mod users;
 
 use std::{
@@ -81,6 +84,8 @@ enum Command {
     /// Letters
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// Move everything from one database to another
+    Transfer(transfer::TransferArgs),
     /// The audit trail
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -140,6 +145,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Key(command) => return keys::obey(command, &sources, say),
         Command::Mail(command) => return mail::obey(command, say),
+        Command::Transfer(args) => return transfer::obey(&args, say).await,
         Command::Config(ConfigCommand::Print) => {
             let settings = Settings::load(&sources)?;
             return say.text(settings.to_toml(), &settings);
@@ -156,7 +162,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Serve => Ok(server::serve(settings, &program()).await?),
         Command::Migrate(args) => system::migrate(&settings, &args, say).await,
         Command::Sweep => system::sweep(&settings, say).await,
-        Command::Healthcheck => system::healthcheck(&settings, say).await,
+        Command::Healthcheck => health::check(&settings, say).await,
         Command::Openapi => system::openapi(&settings, say),
         Command::Config(_) => system::check(&settings, say),
         Command::User(command) => users::user(&settings, command, say).await,
@@ -164,7 +170,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Session(command) => sessions::session(&settings, command, say).await,
         Command::Roles(command) => roles::obey(&settings, command, say).await,
         Command::Audit(command) => audit::obey(&settings, command, say).await,
-        Command::Key(_) | Command::Mail(_) => {
+        Command::Key(_) | Command::Mail(_) | Command::Transfer(_) => {
             unreachable!("answered above, before settings are needed")
         }
     }

@@ -1,12 +1,6 @@
-//! Commands about the server itself: its schema, its health, its documents, its settings.
-
-use std::time::Duration;
+//! Commands about the server itself: its schema, its documents, its settings.
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 use super::{Failure, MigrateArgs, Say};
 use crate::{
@@ -15,9 +9,6 @@ use crate::{
     setting::BadSetting,
     store::open::{open, unusable},
 };
-
-/// How long a server may take to say that it is ready.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn migrate(
     settings: &Settings,
@@ -71,37 +62,6 @@ fn listed(what: &str, names: &[String]) -> String {
     }
 }
 
-/// Asks `GET /health/ready` over plain HTTP, as a container's health check does.
-pub(super) async fn healthcheck(settings: &Settings, say: Say) -> Result<(), Failure> {
-    settings.http.check()?;
-    let address = server::reachable(&settings.http.listen);
-    if address.ends_with(":0") {
-        return Err(Failure(
-            "http.listen: port 0 does not say where the server is; set a port".into(),
-        ));
-    }
-    let asked = async {
-        let mut stream = TcpStream::connect(&address).await?;
-        let request =
-            format!("GET /health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = tokio::time::timeout(PATIENCE, asked).await;
-    let failed = |why: String| Err(Failure(format!("http://{address} is not ready: {why}")));
-    match answer {
-        Ok(Ok(status)) if status.ends_with(b" 200") => say.text("ready", json!({ "ready": true })),
-        Ok(Ok(status)) => failed(format!(
-            "it answered {}",
-            String::from_utf8_lossy(&status[9..])
-        )),
-        Ok(Err(error)) => failed(error.to_string()),
-        Err(_) => failed(format!("no answer within {} s", PATIENCE.as_secs())),
-    }
-}
-
 pub(super) fn openapi(settings: &Settings, say: Say) -> Result<(), Failure> {
     let document = http::openapi_document(&settings.public_url);
     let value: Value = serde_json::from_str(&document).unwrap_or_default();
@@ -112,6 +72,7 @@ pub(super) fn check(settings: &Settings, say: Say) -> Result<(), Failure> {
     settings.check()?;
     settings.attribute_rules()?;
     server::letters(settings)?;
+    server::check_tls(settings)?;
     // In development a key file that is not there yet is made by `serve`.
     let made_later = settings.tokens.key_file.is_empty()
         && settings.key_file().is_some_and(|path| !path.exists());

@@ -7,7 +7,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Say, password_from_stdin, program,
+    Failure, Say,
+    import::{Import, ImportArgs},
+    password_from_stdin, program,
     shown::{details_as_json, session_as_json},
 };
 use crate::{
@@ -42,6 +44,8 @@ pub(super) enum UserCommand {
         #[arg(long)]
         admin: bool,
     },
+    /// Make users from another system's export, with the hashes of their passwords
+    Import(ImportArgs),
     /// Show a user
     Show {
         /// Id, e-mail address or user name
@@ -103,7 +107,11 @@ pub(super) async fn user(
     command: UserCommand,
     say: Say,
 ) -> Result<(), Failure> {
-    // Before the database is opened: a missing password is no reason to touch it.
+    // Before the database is opened: a missing file or password is no reason to touch it.
+    if let UserCommand::Import(args) = &command {
+        let import = Import::open(args, say)?;
+        return with_service(settings, async |auth| import.run(auth).await).await;
+    }
     let password = match &command {
         UserCommand::Create { .. } => Some(password_from_stdin()?),
         _ => None,
@@ -128,6 +136,7 @@ pub(super) async fn user(
                 };
                 auth.accounts().create(account, password, roles).await?
             }
+            UserCommand::Import(_) => unreachable!("answered above, as it makes many users"),
             UserCommand::Show { user } => find(auth, &user).await?,
             UserCommand::Deactivate { user } => {
                 auth.admin()

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{error::AuthError, sessions::CurrentUser};
 
-const PATH: &str = "/v1/auth/check";
+pub(super) const PATH: &str = "/v1/auth/check";
 
 pub(super) struct CheckApi;
 
@@ -76,8 +76,8 @@ struct Checked {
     address: Option<String>,
 }
 
-impl<'a> FromRequest<'a> for Checked {
-    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+impl Checked {
+    async fn of(request: &Request) -> Result<Self, Problem> {
         let context = Context::of(request)?;
         let told = request.data::<OriginalMethod>();
         let told = told.and_then(|told| told.0.clone());
@@ -93,6 +93,12 @@ impl<'a> FromRequest<'a> for Checked {
             is_method_told,
             address: trusted.then(|| address(request.headers())).flatten(),
         })
+    }
+}
+
+impl<'a> FromRequest<'a> for Checked {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        Ok(Self::of(request).await?)
     }
 }
 
@@ -270,56 +276,77 @@ impl CheckApi {
         /// `X-Forwarded-Host` and `X-Forwarded-Uri`.
         redirect: Query<Option<String>>,
     ) -> Result<Decision, Fails<{ GUARDED | FORBIDDEN }>> {
-        let Checked {
-            caller,
-            context,
-            headers,
-            is_trusted,
-            is_method_told,
-            address,
-        } = checked.0;
-        let surface = &context.surface;
-        let caller = match (caller, redirect.0) {
-            (Ok(caller), _) => caller,
-            (Err(refused), Some(redirect))
-                if refused.is_unauthorized() && accepts_html(&headers) =>
-            {
-                let is_told = redirect.is_empty();
-                let back_to = if is_told {
-                    address.unwrap_or_default()
-                } else {
-                    redirect
-                };
-                let back_to = surface.origins.target(&back_to).map_err(|refused| {
-                    let detail = "The address that was asked for is not known, or of a site that is not in \
-                        `http.redirect_origins`: name the proxy in `http.trusted_proxies` and let it send \
-                        `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-Uri`.";
-                    for_proxies(if is_told { refused.with_detail(detail) } else { refused })
-                })?;
-                return Ok(Decision::LogIn(surface.login_page(&back_to)));
-            }
-            (Err(refused), _) if refused.code() == "cross_site" && !is_method_told => {
-                let detail = "With a cookie the method of the original request must be known: name the proxy in \
-                    `http.trusted_proxies` and let it send `X-Forwarded-Method` or `X-Original-Method`.";
-                return Err(for_proxies(refused.with_detail(detail)).into());
-            }
-            (Err(refused), _) => return Err(for_proxies(refused).into()),
+        let asked = Asked {
+            role: role.0,
+            permission: permission.0,
+            redirect: redirect.0,
         };
-        if let Some(role) = role.0 {
-            let refused = |error: AuthError| for_proxies(error.into());
-            require_role(&caller.user, role).map_err(refused)?;
-        }
-        if let Some(permission) = permission.0 {
-            let roles = context.auth.roles();
-            let granted = roles.require(&caller.user, permission).await;
-            granted.map_err(|error| for_proxies(error.into()))?;
-        }
-        // Scripts can read the headers of an answer, and may not read every cookie.
-        let cookies = if is_trusted {
-            OwnCookie::without([&surface.cookie, &surface.device_cookie], &headers)
-        } else {
-            Vec::new()
-        };
-        Ok(Decision::Pass(Passed::new(&caller, cookies)?))
+        Ok(decide(checked.0, asked).await?)
     }
+}
+
+/// What the answer is to depend on besides who asks.
+#[derive(Default)]
+struct Asked {
+    role: Option<String>,
+    permission: Option<String>,
+    redirect: Option<String>,
+}
+
+/// The decision about a request that is asked about without more.
+pub(super) async fn plain_check(request: &Request) -> poem::Result<Response> {
+    let checked = Checked::of(request).await?;
+    Ok(decide(checked, Asked::default()).await?.into_response())
+}
+
+async fn decide(checked: Checked, asked: Asked) -> Result<Decision, Problem> {
+    let Checked {
+        caller,
+        context,
+        headers,
+        is_trusted,
+        is_method_told,
+        address,
+    } = checked;
+    let surface = &context.surface;
+    let caller = match (caller, asked.redirect) {
+        (Ok(caller), _) => caller,
+        (Err(refused), Some(redirect)) if refused.is_unauthorized() && accepts_html(&headers) => {
+            let is_told = redirect.is_empty();
+            let back_to = if is_told {
+                address.unwrap_or_default()
+            } else {
+                redirect
+            };
+            let back_to = surface.origins.target(&back_to).map_err(|refused| {
+                let detail = "The address that was asked for is not known, or of a site that is not in \
+                    `http.redirect_origins`: name the proxy in `http.trusted_proxies` and let it send \
+                    `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-Uri`.";
+                for_proxies(if is_told { refused.with_detail(detail) } else { refused })
+            })?;
+            return Ok(Decision::LogIn(surface.login_page(&back_to)));
+        }
+        (Err(refused), _) if refused.code() == "cross_site" && !is_method_told => {
+            let detail = "With a cookie the method of the original request must be known: name the proxy in \
+                `http.trusted_proxies` and let it send `X-Forwarded-Method` or `X-Original-Method`.";
+            return Err(for_proxies(refused.with_detail(detail)));
+        }
+        (Err(refused), _) => return Err(for_proxies(refused)),
+    };
+    if let Some(role) = asked.role {
+        let refused = |error: AuthError| for_proxies(error.into());
+        require_role(&caller.user, role).map_err(refused)?;
+    }
+    if let Some(permission) = asked.permission {
+        let roles = context.auth.roles();
+        let granted = roles.require(&caller.user, permission).await;
+        granted.map_err(|error| for_proxies(error.into()))?;
+    }
+    // Scripts can read the headers of an answer, and may not read every cookie.
+    let cookies = if is_trusted {
+        OwnCookie::without([&surface.cookie, &surface.device_cookie], &headers)
+    } else {
+        Vec::new()
+    };
+    Ok(Decision::Pass(Passed::new(&caller, cookies)?))
 }

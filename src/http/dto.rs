@@ -7,6 +7,7 @@ use poem_openapi::{
     registry::{MetaSchema, MetaSchemaRef},
     types::{Example, ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type},
 };
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -85,6 +86,12 @@ impl ParseFromParameter for Time {
     }
 }
 
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
 impl ToJSON for Time {
     fn to_json(&self) -> Option<Value> {
         Some(Value::String(self.0.to_string()))
@@ -96,8 +103,9 @@ pub(super) fn example_time() -> Time {
 }
 
 /// Whether a user may log in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Serialize)]
 #[oai(rename = "UserStatus", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(super) enum StatusDto {
     /// May log in.
     Active,
@@ -134,7 +142,7 @@ impl From<OnLimit> for OnLimitDto {
 }
 
 /// A user.
-#[derive(Debug, Clone, Object)]
+#[derive(Debug, Clone, Object, Serialize)]
 #[oai(rename = "User", example)]
 pub(super) struct UserDto {
     /// Immutable and never reused; the `sub` of access tokens.
@@ -160,18 +168,24 @@ pub(super) struct UserDto {
 
 impl From<&User> for UserDto {
     fn from(user: &User) -> Self {
+        user.clone().into()
+    }
+}
+
+impl From<User> for UserDto {
+    fn from(user: User) -> Self {
         Self {
             id: user.id.as_uuid(),
-            email: user.email.as_str().to_owned(),
             email_verified: user.email_verified_at.is_some(),
-            username: user.username.as_ref().map(|name| name.as_str().to_owned()),
-            attributes: user.attributes.as_map().clone().into_iter().collect(),
-            roles: user.roles.to_vec(),
             status: if user.is_active() {
                 StatusDto::Active
             } else {
                 StatusDto::Deactivated
             },
+            email: user.email.into(),
+            username: user.username.map(Into::into),
+            attributes: user.attributes.into_map().into_iter().collect(),
+            roles: user.roles.into_vec(),
             created_at: user.created_at.into(),
             updated_at: user.updated_at.into(),
         }
@@ -336,5 +350,18 @@ impl Example for SessionList {
         Self {
             items: vec![SessionDto::example()],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written for `GET /v1/auth/me` is what its document says.
+    #[test]
+    fn a_user_is_written_the_same_either_way() {
+        let user = UserDto::example();
+        let written = serde_json::to_value(&user).expect("a user is JSON");
+        assert_eq!(Some(written), user.to_json());
     }
 }

@@ -1,29 +1,39 @@
-//! What every request passes first and every answer last: request id, body limit, problems, panics,
-//! headers and one line in the log.
+//! What every request passes first and every answer last: request id, limits on bodies, time and how much is
+//! done at once, problems, panics, headers and one line in the log.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeSet, HashSet},
+    future::poll_fn,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
 };
 
 use futures_util::FutureExt;
 use poem::{
     Body, Endpoint, Error, IntoResponse, PathPattern, Request, Response,
     error::{MethodNotAllowedError, NotFoundError, ParseFormError, ReadBodyError},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Version, header},
 };
 use poem_openapi::{
     OpenApi,
     error::{ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError},
 };
-use tracing::Instrument;
+use tracing::{Instrument, Level, Span};
 
 use super::{
     ApiOptions, Context, DOCUMENTS,
     auth_api::unsupported_login,
     check_api::as_asked,
+    measured::{self, Requests},
     methods,
+    origins::is_safe,
     problem::Problem,
     surface::{Surface, X_REQUEST_ID},
     system_api::not_found,
@@ -32,25 +42,33 @@ use crate::{auth::Auth, clock::Stopwatch};
 
 /// Headers of every answer, unless its handler set them itself (ASVS 3.2.1, 3.4, 3.5.8, 14.3.2). What
 /// `default-src` says of plugins is said once more, for browsers and scanners that ask for it by name.
-const HEADERS: [(HeaderName, &str); 7] = [
-    (header::CACHE_CONTROL, "no-store"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
+static HEADERS: [(HeaderName, HeaderValue); 7] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    ),
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
+        HeaderValue::from_static(
+            "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
+        ),
     ),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
-        "same-origin",
+        HeaderValue::from_static("same-origin"),
     ),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
-        "same-origin",
+        HeaderValue::from_static("same-origin"),
     ),
     (
         HeaderName::from_static("permissions-policy"),
-        "camera=(), geolocation=(), microphone=()",
+        HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
     ),
 ];
 
@@ -60,15 +78,21 @@ pub(super) struct Edge<E> {
     auth: Auth,
     surface: Arc<Surface>,
     methods: Methods,
+    /// Requests that are worked on.
+    at_work: AtomicUsize,
+    requests: Requests,
 }
 
 impl<E: Endpoint> Edge<E> {
     pub(super) fn around(inner: E, auth: Auth, surface: Arc<Surface>) -> Self {
+        let methods = methods(&surface.options);
         Self {
             inner,
+            requests: Requests::on(&auth, methods.paths()),
             auth,
-            methods: methods(&surface.options),
+            methods,
             surface,
+            at_work: AtomicUsize::new(0),
         }
     }
 
@@ -77,20 +101,85 @@ impl<E: Endpoint> Edge<E> {
             let detail = "Each query parameter may stand there once.";
             return Err(Problem::bad_request("ambiguous_parameter", detail).into());
         }
+        let options = &self.surface.options;
+        let is_free = is_free(&request);
         // poem reads bodies without limit, so the limit comes before anything that reads.
         let body = request.take_body();
         if !body.is_empty() {
-            let limit = self.surface.options.max_body_bytes;
-            let bytes = body.into_bytes_limit(limit).await?;
+            // Where there is no room now nobody has to send one; the place itself is taken once it is there, or
+            // those who send slowly would hold them all.
+            drop(self.place(is_free)?);
+            let read = body.into_bytes_limit(options.max_body_bytes);
+            let read = tokio::time::timeout(options.body_timeout.to_duration(), read);
+            let bytes = read.await.map_err(|_| body_too_slow(request.version()))??;
             request.set_body(Body::from_bytes(bytes));
         }
-        let handled = AssertUnwindSafe(context.recorded(&self.inner, request))
-            .catch_unwind()
-            .await;
+        let place = self.place(is_free)?;
+        let handled = AssertUnwindSafe(context.recorded(&self.inner, request)).catch_unwind();
+        let handled = within(options.request_timeout.to_duration(), handled).await;
+        drop(place);
+        let Some(handled) = handled else {
+            return Err(Problem::too_late().into());
+        };
         let Ok(answered) = handled else {
             return Err(Problem::internal("a handler panicked").into());
         };
         answered.map(IntoResponse::into_response)
+    }
+
+    /// A place among the requests that are worked on; whoever asks only whether this node lives needs none.
+    fn place(&self, is_free: bool) -> Result<Option<Place<'_>>, Problem> {
+        if is_free {
+            return Ok(None);
+        }
+        let place = Place(&self.at_work);
+        if self.at_work.fetch_add(1, Ordering::Relaxed) >= self.surface.options.max_in_flight {
+            return Err(Problem::overloaded());
+        }
+        Ok(Some(place))
+    }
+}
+
+/// Held as long as a request is worked on.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a request costs nothing, so that it is answered whatever else is asked for.
+fn is_free(request: &Request) -> bool {
+    matches!(request.uri().path(), "/health/live" | "/health")
+}
+
+/// Waits no longer than this, as far as it is polled then. What is given up is dropped where it waits; a change
+/// that has begun goes on to its end in a task of its own, as when a client goes away.
+async fn within<W: Future>(limit: Duration, work: W) -> Option<W::Output> {
+    let watch = Stopwatch::start();
+    let mut work = pin!(work);
+    poll_fn(move |cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if watch.elapsed() >= limit => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// What a client hears whose body does not come (RFC 9110 §15.5.9).
+fn body_too_slow(version: Version) -> Problem {
+    let problem = Problem::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "body_too_slow",
+        "Body too slow",
+        "The body did not arrive in time.",
+    );
+    // The rest of it may still come, which is no request; HTTP/2 knows which is which.
+    if version == Version::HTTP_2 {
+        problem
+    } else {
+        problem.with_header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 }
 
@@ -98,44 +187,86 @@ impl<E: Endpoint> Endpoint for Edge<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
-        let watch = Stopwatch::start();
+        let (watch, _in_flight) = (Stopwatch::start(), self.requests.begin());
         let context = Context::new(&self.auth, &self.surface, &request);
         request.set_data(context.clone());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         // First of all: to a proxy any 2xx means that a request may pass, that of a preflight as well.
         as_asked(&mut request, &context);
         let reader = self.surface.origins.reader(request.headers());
-        let span = tracing::info_span!("request", id = %context.request_id, %method);
-        async {
-            let answered = match reader.as_ref().and_then(|_| preflight(&request)) {
+        // What only reads and succeeds is counted, and not worth a line for each.
+        let is_quiet = is_safe(request.method());
+        let line = Line {
+            watch,
+            method,
+            span: OnceCell::new(),
+        };
+        let span = if is_quiet {
+            Span::none()
+        } else {
+            line.span(&context).clone()
+        };
+        let answered = async {
+            match reader.as_ref().and_then(|_| preflight(&request)) {
                 Some(allowed) => Ok(allowed),
                 None => self.answer(request, &context).await,
-            };
-            let pattern = match &answered {
-                Ok(response) => response
-                    .data::<PathPattern>()
-                    .map(|pattern| Arc::clone(&pattern.0)),
-                Err(error) => error
-                    .data::<PathPattern>()
-                    .map(|pattern| Arc::clone(&pattern.0)),
-            };
-            let mut response = answered.unwrap_or_else(|error| {
+            }
+        };
+        let answered = answered.instrument(span).await;
+        let (route, mut response) = match answered {
+            Ok(response) => (response.data::<PathPattern>().cloned(), response),
+            Err(error) => {
                 let problem = self.methods.problem_of(&error, &path);
-                problem.log();
-                problem.render(&context.request_id)
-            });
-            self.finish(&mut response, &context.request_id, reader);
-            // The route, not the path: a path may hold whatever somebody typed.
-            let route = pattern.as_deref().unwrap_or("-");
-            let (status, ms) = (
-                response.status().as_u16(),
-                watch.elapsed().as_secs_f64() * 1000.0,
-            );
-            tracing::info!(status, route, ms, "answered");
-            Ok(response)
+                line.span(&context).in_scope(|| problem.log());
+                let route = error.data::<PathPattern>().cloned();
+                (route, problem.render(&context.request_id))
+            }
+        };
+        self.finish(&mut response, &context.request_id, reader);
+        let (status, took) = (response.status(), line.watch.elapsed());
+        // The route, not the path: a path may hold whatever somebody typed.
+        let route = route.as_ref().map(|pattern| pattern.0.as_ref());
+        self.requests.answered(route, &line.method, status, took);
+        let is_quiet = is_quiet && !status.is_client_error() && !status.is_server_error();
+        line.write(&context, route, (status, took), is_quiet);
+        Ok(response)
+    }
+}
+
+/// The line that a request has in the log.
+struct Line {
+    watch: Stopwatch,
+    method: Method,
+    /// Made when something is logged: most requests log nothing.
+    span: OnceCell<Span>,
+}
+
+impl Line {
+    fn span(&self, context: &Context) -> &Span {
+        let (id, method) = (&context.request_id, &self.method);
+        self.span
+            .get_or_init(|| tracing::info_span!("request", %id, %method))
+    }
+
+    fn write(
+        &self,
+        context: &Context,
+        route: Option<&str>,
+        (status, took): (StatusCode, Duration),
+        is_quiet: bool,
+    ) {
+        if is_quiet && !tracing::enabled!(Level::DEBUG) {
+            return;
         }
-        .instrument(span)
-        .await
+        let route = route.unwrap_or("-");
+        let (status, ms) = (status.as_u16(), took.as_secs_f64() * 1000.0);
+        self.span(context).in_scope(|| {
+            if is_quiet {
+                tracing::debug!(status, route, ms, "answered");
+            } else {
+                tracing::info!(status, route, ms, "answered");
+            }
+        });
     }
 }
 
@@ -157,10 +288,9 @@ impl<E> Edge<E> {
         if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert(X_REQUEST_ID.clone(), id);
         }
-        for (name, value) in HEADERS {
-            headers
-                .entry(name)
-                .or_insert(HeaderValue::from_static(value));
+        headers.reserve(HEADERS.len());
+        for (name, value) in &HEADERS {
+            headers.entry(name).or_insert_with(|| value.clone());
         }
         if self.surface.is_https {
             let year = HeaderValue::from_static("max-age=31536000; includeSubDomains");
@@ -198,6 +328,9 @@ fn preflight(request: &Request) -> Option<Response> {
 
 /// Whether a query names a parameter twice: which one counts would be anybody's guess (ASVS 15.3.7).
 fn has_repeated_parameter(query: &str) -> bool {
+    if query.is_empty() {
+        return false;
+    }
     let mut names = HashSet::new();
     form_urlencoded::parse(query.as_bytes()).any(|(name, _)| !names.insert(name))
 }
@@ -226,11 +359,17 @@ impl Methods {
         self
     }
 
+    /// Every path, as the documents write it.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(path, _)| path.as_str())
+    }
+
     /// The first segments of all paths that there are under these options but `/` itself, each once.
     pub(super) fn first_segments(&self, options: &ApiOptions) -> BTreeSet<String> {
         let is_served = |path: &str| match path {
             "/login" => options.login_page.is_empty(),
             "/version" => options.docs,
+            measured::PATH => options.metrics,
             path => options.docs || !DOCUMENTS.contains(&path),
         };
         let paths = self.0.iter().map(|(path, _)| path.as_str());

@@ -1,7 +1,8 @@
 //! Doorward inside somebody else's poem app: what lets its handlers take a `CurrentUser`.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt;
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
 use super::{ApiOptions, Context, problem::Problem, surface::Surface};
@@ -12,7 +13,7 @@ impl Auth {
     /// [`super::HasPermission`], [`super::Fresh`] and [`super::Secured`]. Give it the options that [`Auth::routes`] gets: cookies are then called the
     /// same everywhere.
     ///
-    /// It does nothing else to the app's own routes: headers for security and CORS, and a limit on bodies,
+    /// A handler that panics is answered 500. It does nothing else to the app's own routes: headers for security and CORS, and a limit on bodies,
     /// are the app's to add.
     #[must_use]
     pub fn middleware(&self, options: &ApiOptions) -> AuthMiddleware {
@@ -54,7 +55,9 @@ impl<E: Endpoint> Endpoint for Authenticated<E> {
         let AuthMiddleware { auth, surface } = &self.layer;
         let context = Context::new(auth, surface, &request);
         request.set_data(context.clone());
-        match context.recorded(&self.inner, request).await {
+        let handled = AssertUnwindSafe(context.recorded(&self.inner, request)).catch_unwind();
+        let panicked = |_| Err(Problem::internal("a handler panicked").into());
+        match handled.await.unwrap_or_else(panicked) {
             Ok(answer) => Ok(answer.into_response()),
             // Ours are answered here, where the request's id is known; the others are the app's.
             Err(error) => match error.downcast_ref::<Problem>() {

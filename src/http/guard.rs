@@ -95,7 +95,11 @@ fn is_websocket(request: &Request) -> bool {
 pub(super) async fn caller_of(request: &Request, method: &Method) -> Result<CurrentUser, Problem> {
     let presented = presented(request, method)?;
     let context = Context::of(request)?;
-    let caller = context.auth.authenticate(presented).await?;
+    let judged = context.auth.authenticate(presented).await;
+    let judged = judged.map_err(Problem::from);
+    let metrics = context.auth.metrics();
+    metrics.authenticated(judged.as_ref().err().map(Problem::code));
+    let caller = judged?;
     context.caller.get_or_init(|| caller.actor().agent());
     Ok(caller)
 }

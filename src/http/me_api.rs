@@ -15,7 +15,9 @@ use super::{
     body::JsonBody,
     dto::{AttributesDto, SessionList, UserDto, example_attributes, to_map},
     guard::{Caused, Secured},
-    problem::{Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, GUARDED, INVALID, NOT_FOUND, With},
+    problem::{
+        Answer, BODY, CONFLICT, Done, FORBIDDEN, Fails, GUARDED, INVALID, NOT_FOUND, With, Written,
+    },
     surface::Surface,
     verification_api::Accepted,
 };
@@ -137,17 +139,22 @@ impl Example for CodeRequest {
     }
 }
 
+/// The answer to the question that is asked most.
+pub(super) type Me = Written<200, UserDto>;
+
+/// What a caller is told of themselves.
+pub(super) fn me(caller: CurrentUser) -> Me {
+    Written(caller.user.into())
+}
+
 #[OpenApi(prefix_path = "/v1/auth", tag = "Tag::Me")]
 impl MeApi {
     /// Who am I
     ///
     /// The user as it is in the database at this moment.
     #[oai(path = "/me", method = "get", operation_id = "get_me")]
-    async fn me(
-        &self,
-        caller: Secured<CurrentUser>,
-    ) -> Result<Answer<200, UserDto>, Fails<GUARDED>> {
-        Ok(Answer((&caller.user).into()))
+    async fn me(&self, caller: Secured<CurrentUser>) -> Result<Me, Fails<GUARDED>> {
+        Ok(me(caller.0))
     }
 
     /// What may I do

@@ -18,10 +18,12 @@ mod dto;
 mod edge;
 mod embed;
 mod guard;
+mod listening;
 mod login_page;
 mod mail_pages;
 mod matrix;
 mod me_api;
+mod measured;
 mod oauth_api;
 mod origins;
 mod outbox_api;
@@ -32,6 +34,7 @@ mod persons_api;
 mod problem;
 mod roles_api;
 mod shapes;
+mod shortcut;
 mod story_dto;
 mod strength_api;
 mod surface;
@@ -54,12 +57,14 @@ use self::{
     login_page::{LogIn, LoginPage},
     mail_pages::{Place, ShowPage, TakeForm},
     me_api::MeApi,
+    measured::ShowMetrics,
     oauth_api::OAuthApi,
     origins::{check_origins, is_plain_text},
     outbox_api::OutboxApi,
     password_api::PasswordApi,
     persons_api::{EventsApi, PersonsApi},
     roles_api::RolesApi,
+    shortcut::Shortcut,
     strength_api::StrengthApi,
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
@@ -69,6 +74,7 @@ pub use self::{
     docs::openapi_document,
     embed::{AuthMiddleware, Authenticated},
     guard::{AdminRole, Guard, HasRole, RoleName, Secured},
+    listening::{ClientAuth, TlsSettings},
     matrix::{Asks, Operation, Verdict, operations},
     permission::{
         AuditRead, Fresh, HasPermission, OutboxManage, PermissionName, RolesGrant, RolesRead,
@@ -78,6 +84,7 @@ pub use self::{
 };
 use crate::{
     auth::Auth,
+    clock::Span,
     letters::Page,
     mail::memory::MemoryMailer,
     model::client::Clients,
@@ -90,7 +97,7 @@ use crate::{
 pub struct HttpSettings {
     /// Address and port of the API. Default `127.0.0.1:8080`.
     pub listen: String,
-    /// Address and port of the API with `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` in
+    /// Address and port of the API with `/docs`, `/redoc`, `/scalar`, `/openapi.json`, `/version` and `/metrics` in
     /// production, for operators; empty (default) for nowhere. Elsewhere they are served by `listen`.
     pub admin_listen: String,
     /// Networks of the proxies whose `X-Forwarded-*`, `X-Original-Method` and `X-Request-Id` headers are
@@ -98,8 +105,30 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether a proxy in front of this node does TLS. Default false.
     pub behind_proxy: bool,
+    /// TLS of the listener. Default none.
+    pub tls: TlsSettings,
     /// Most bytes of a request's body. Default 65536.
     pub max_body_bytes: usize,
+    /// How long the head of a request may take, and before the first one the TLS handshake as well; who takes
+    /// longer is cut off. Default 10 s.
+    pub header_timeout: Span,
+    /// How long a body may take; then it is 408. Default 30 s.
+    pub body_timeout: Span,
+    /// How long a request may take once it is there; then it is 503. Default 30 s.
+    pub request_timeout: Span,
+    /// How long a client may take nothing of its answer, or less than 16 KiB of it. Default 30 s.
+    pub write_timeout: Span,
+    /// How long a connection is kept between two requests. Default 75 s.
+    pub idle_timeout: Span,
+    /// Most connections of a listener. Default 10000.
+    pub max_connections: usize,
+    /// Most connections of one address, or of one /64 network of IPv6; trusted proxies may have more. Default
+    /// 0: any number.
+    pub max_connections_per_address: usize,
+    /// Most requests that a listener works on at once; more are 503 at once. Default 4096.
+    pub max_in_flight: usize,
+    /// How long `/health/ready` says 503 before a server that is told to stop takes nothing more. Default 0 s.
+    pub drain: Span,
     /// Origins whose pages may use the API from a browser, with cookies. Default none.
     pub allowed_origins: Vec<String>,
     /// Origins that a login may lead back to, besides this server's own. Default none.
@@ -124,7 +153,17 @@ impl Default for HttpSettings {
             admin_listen: String::new(),
             trusted_proxies: Vec::new(),
             behind_proxy: false,
+            tls: TlsSettings::default(),
             max_body_bytes: 65_536,
+            header_timeout: Span::secs(10),
+            body_timeout: Span::secs(30),
+            request_timeout: Span::secs(30),
+            write_timeout: Span::secs(30),
+            idle_timeout: Span::secs(75),
+            max_connections: 10_000,
+            max_connections_per_address: 0,
+            max_in_flight: 4096,
+            drain: Span::ZERO,
             allowed_origins: Vec::new(),
             redirect_origins: Vec::new(),
             cookie_domain: String::new(),
@@ -162,6 +201,7 @@ impl HttpSettings {
                 "set it to 65536",
             ));
         }
+        self.check_listening()?;
         check_compat(&self.compat_prefix)?;
         let browsers = (&*self.allowed_origins, &*self.redirect_origins);
         check_browsers(browsers, &self.cookie_domain, &self.login_page)
@@ -249,6 +289,7 @@ fn is_ours(path: &str) -> bool {
     let first = path.split('/').next().unwrap_or_default();
     let options = ApiOptions {
         mailbox: Some(MemoryMailer::new()),
+        metrics: true,
         ..ApiOptions::default()
     };
     let ours = methods(&options).first_segments(&options);
@@ -278,8 +319,17 @@ pub struct ApiOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Most bytes of a request's body.
     pub max_body_bytes: usize,
+    /// How long a body may take; then it is 408. Default 30 s.
+    pub body_timeout: Span,
+    /// How long a request may take once its body is there; then it is 503. Looked at whenever the request's task
+    /// is woken, which the server's own listener sees to. Default 30 s.
+    pub request_timeout: Span,
+    /// Most requests that these routes work on at once; more are 503 at once. Default 4096.
+    pub max_in_flight: usize,
     /// Whether `/docs`, `/redoc`, `/scalar`, `/openapi.json` and `/version` are served here too.
     pub docs: bool,
+    /// Whether `/metrics` is served here too. Default false: it is for operators.
+    pub metrics: bool,
     /// Origins whose pages may use the API from a browser, with cookies (`https://app.example.org`).
     pub allowed_origins: Vec<String>,
     /// Origins that a login may lead back to, besides that of `public_url`.
@@ -301,11 +351,16 @@ pub struct ApiOptions {
 
 impl Default for ApiOptions {
     fn default() -> Self {
+        let settings = HttpSettings::default();
         Self {
             public_url: "http://localhost:8080".to_owned(),
             trusted_proxies: Vec::new(),
-            max_body_bytes: HttpSettings::default().max_body_bytes,
+            max_body_bytes: settings.max_body_bytes,
+            body_timeout: settings.body_timeout,
+            request_timeout: settings.request_timeout,
+            max_in_flight: settings.max_in_flight,
             docs: true,
+            metrics: false,
             allowed_origins: Vec::new(),
             redirect_origins: Vec::new(),
             cookie_domain: String::new(),
@@ -431,7 +486,19 @@ impl Auth {
                 OpenApiService::new(api, "Doorward", env!("CARGO_PKG_VERSION")),
             )
         };
-        Edge::around(with_pages(route, options), self.clone(), surface).boxed()
+        let routes = Shortcut(with_pages(route, options));
+        Edge::around(routes, self.clone(), surface).boxed()
+    }
+
+    /// `/metrics` and nothing else, for a listener of its own.
+    #[must_use]
+    pub fn metrics_routes(&self, options: &ApiOptions) -> BoxEndpoint<'static, Response> {
+        let options = ApiOptions {
+            metrics: true,
+            ..options.clone()
+        };
+        let route = Route::new().at(measured::PATH, get(ShowMetrics));
+        Edge::around(route, self.clone(), Surface::new(&options)).boxed()
     }
 
     /// Adds the API to an app's own routes, at the paths that it has and at no others: `/v1`, `/login`,
@@ -478,6 +545,9 @@ fn with_pages(route: Route, options: &ApiOptions) -> Route {
     if let Some(mailbox) = &options.mailbox {
         route = dev_mailbox::mount(route, mailbox);
     }
+    if options.metrics {
+        route = route.at(measured::PATH, get(ShowMetrics));
+    }
     route
 }
 
@@ -492,7 +562,9 @@ fn methods(options: &ApiOptions) -> Methods {
         methods.and(page.path(), allowed)
     });
     let shown = options.mailbox.is_some().then_some(dev_mailbox::PATHS);
+    let metrics = options.metrics.then_some(measured::PATH);
     let read_only = DOCUMENTS.iter().chain(shown.iter().flatten());
+    let read_only = read_only.chain(metrics.iter());
     let methods = read_only.fold(methods, |methods, path| methods.and(path, &["GET"]));
     let compat = options.compat().map(compat::paths);
     compat

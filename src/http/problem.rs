@@ -6,7 +6,7 @@
 use poem::{
     IntoResponse, Response,
     error::ResponseError,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
 };
 use poem_openapi::{
     ApiResponse, Object,
@@ -14,6 +14,7 @@ use poem_openapi::{
     registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry},
     types::{Example, ToJSON, Type},
 };
+use serde::Serialize;
 
 use crate::{
     clock::Span,
@@ -132,6 +133,19 @@ impl Problem {
     pub(super) fn unavailable(code: &'static str, title: &'static str, detail: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail)
             .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
+    }
+
+    /// More is being worked on than this node takes; not logged as a failure, or the log would fill up.
+    pub(super) fn overloaded() -> Self {
+        let detail = "Too much is asked for at once; try again in a moment.";
+        Self::unavailable("overloaded", "Overloaded", detail)
+    }
+
+    /// The request has had its time.
+    pub(super) fn too_late() -> Self {
+        let detail =
+            "This took too long and was given up; whether it was done in part is not known.";
+        Self::unavailable("too_late", "Too late", detail).because("http.request_timeout is over")
     }
 
     /// Asked for too often (RFC 6585 §4); says which limit and, in whole seconds, when to ask again.
@@ -508,7 +522,7 @@ pub(super) const CONFLICT: u32 = 1 << 4;
 pub(super) const BODY: u32 = 1 << 5;
 /// 422: a field breaks a rule.
 pub(super) const INVALID: u32 = 1 << 6;
-/// What any operation can answer: 400 and 413, because the edge looks at queries and bodies before
+/// What any operation can answer: 400, 408 and 413, because the edge looks at queries and bodies before
 /// anybody else does; 500 and 503, when we failed or the database is away.
 pub(super) const ANY: u32 = 1 << 7;
 /// 429: asked for too often.
@@ -550,6 +564,7 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
                 "There is no such thing, or it is not the caller's.",
             ),
             (CONFLICT, 409, "Contradicts what is there."),
+            (ANY, 408, "The body did not arrive in time."),
             (ANY, 413, "The body is too large."),
             (
                 BODY,
@@ -566,7 +581,7 @@ impl<const SET: u32> ApiResponse for Fails<SET> {
             (
                 ANY,
                 503,
-                "The database is away or too much is waiting; `Retry-After` says when to ask again.",
+                "The database is away, too much is asked for at once, or it took too long; `Retry-After` says when to ask again.",
             ),
         ];
         let responses = documented.into_iter().filter(|(bit, _, _)| SET & bit != 0);
@@ -650,6 +665,40 @@ impl<const STATUS: u16, T: ToJSON> ApiResponse for Answer<STATUS, T> {
 
     fn register(registry: &mut Registry) {
         <Json<T> as Payload>::register(registry);
+    }
+}
+
+/// As [`Answer`], written straight from its fields: for what is asked most.
+#[derive(Debug)]
+pub(super) struct Written<const STATUS: u16, T>(pub(super) T);
+
+/// Headers of an answer at the most, so that their map is allocated once.
+const MOST_HEADERS: usize = 14;
+
+impl<const STATUS: u16, T: Serialize + Send> IntoResponse for Written<STATUS, T> {
+    fn into_response(self) -> Response {
+        let Ok(body) = serde_json::to_vec(&self.0) else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into();
+        };
+        let mut response = Response::from(StatusCode::from_u16(STATUS).unwrap_or_default());
+        let headers = response.headers_mut();
+        *headers = HeaderMap::with_capacity(MOST_HEADERS);
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        response.set_body(body);
+        response
+    }
+}
+
+impl<const STATUS: u16, T: Serialize + ToJSON> ApiResponse for Written<STATUS, T> {
+    fn meta() -> MetaResponses {
+        Answer::<STATUS, T>::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        Answer::<STATUS, T>::register(registry);
     }
 }
 

@@ -11,6 +11,7 @@ use poem::{
     http::{HeaderName, HeaderValue, Method, header::USER_AGENT},
 };
 use url::Url;
+use uuid::Uuid;
 
 use super::{
     ApiOptions,
@@ -212,5 +213,8 @@ fn request_id(auth: &Auth, surface: &Surface, request: &Request) -> Arc<str> {
     };
     let given = || request.header(&X_REQUEST_ID).filter(plain).map(Arc::from);
     let believed = surface.trusts_peer_of(request).then(given).flatten();
-    believed.unwrap_or_else(|| auth.fresh_request_id().to_string().into())
+    believed.unwrap_or_else(|| {
+        let id = auth.fresh_request_id().as_uuid();
+        Arc::from(&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    })
 }

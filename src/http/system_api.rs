@@ -109,10 +109,14 @@ impl SystemApi {
 
     /// Is it ready
     ///
-    /// Asks the database for its time, and refuses when it cannot answer or when this node's clock is
-    /// more than two seconds away from it.
+    /// Asks the database for its time, and refuses when it cannot answer, when this node's clock is more than
+    /// two seconds away from it, or when this node is about to stop.
     #[oai(path = "/health/ready", method = "get", operation_id = "health_ready")]
     async fn ready(&self) -> Result<Answer<200, Health>, Fails<ANY>> {
+        if self.auth.is_leaving() {
+            let detail = "This node is about to stop; ask another one.";
+            return Err(Problem::unavailable("stopping", "Stopping", detail).into());
+        }
         let before = self.auth.now();
         let database = self
             .auth

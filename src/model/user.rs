@@ -68,13 +68,13 @@ pub struct UserCredentials {
     pub credential_version: i64,
 }
 
-/// A password hash as a PHC string. Prints `***`.
+/// A password hash: a PHC string of scrypt, or another system's until its user logs in. Prints `***`.
 pub type PasswordHash = SecretString;
 
 /// A user about to be stored.
 #[derive(Debug, Clone)]
 pub struct NewUser {
-    /// The user; `created_at` is now.
+    /// The user; `updated_at` is now, and `created_at` earlier where the account comes from elsewhere.
     pub user: User,
     /// `None` where the password is set later by a one-time link.
     pub password_hash: Option<PasswordHash>,
@@ -274,6 +274,12 @@ impl Roles {
     pub fn to_vec(&self) -> Vec<String> {
         self.0.iter().cloned().collect()
     }
+
+    /// As [`Self::to_vec`], of a set that nobody needs any more.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<String> {
+        self.0.into_iter().collect()
+    }
 }
 
 /// The application's own fields of a user: a JSON object all three databases keep unchanged.
@@ -333,6 +339,12 @@ impl Attributes {
     #[must_use]
     pub fn as_map(&self) -> &Map<String, Value> {
         &self.0
+    }
+
+    /// The JSON object, to keep.
+    #[must_use]
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
     }
 
     /// Written as JSON.

@@ -111,6 +111,12 @@ async fn attempt(outbox: Outbox, letter: Letter, _slot: OwnedSemaphorePermit) {
         }
         Settlement::Dead { error } => tracing::error!(letter.id = %id, kind, error, "given up"),
     }
+    outbox.0.metrics.letters.bump(match &settlement {
+        Settlement::Sent => "sent",
+        Settlement::Dropped { .. } => "dropped",
+        Settlement::Again { .. } => "again",
+        Settlement::Dead { .. } => "dead",
+    });
     settle(&outbox, &letter, &settlement).await;
 }
 

@@ -16,9 +16,9 @@ pub(super) fn cost_of(params: Params) -> u64 {
     (u64::from(params.r()) * u64::from(params.p())) << params.log_n()
 }
 
-/// The runs of scrypt that make a cheaper one take as long as `target`, with no more memory.
-pub(super) fn making_up(params: Params, target: u64) -> Vec<Params> {
-    let mut missing = target.saturating_sub(cost_of(params));
+/// The runs of scrypt that make `done` as much as `target`, with no more memory than these parameters take.
+pub(super) fn making_up(params: Params, done: u64, target: u64) -> Vec<Params> {
+    let mut missing = target.saturating_sub(done);
     let mut runs = Vec::new();
     for log_n in (1..=params.log_n()).rev() {
         let lane = u64::from(params.r()) << log_n;
@@ -44,7 +44,7 @@ mod tests {
             for (today_log_n, today_p) in rows {
                 let (old, today) = (params(log_n, p), params(today_log_n, today_p));
                 let target = cost_of(today);
-                let extra = making_up(old, target);
+                let extra = making_up(old, cost_of(old), target);
                 assert!(
                     extra.iter().all(|run| run.log_n() <= log_n),
                     "no more memory"

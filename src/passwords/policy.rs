@@ -11,8 +11,9 @@ use super::{
     SHORTEST_FLOOR,
     breach::BreachSettings,
     cost::{LARGEST_COST, LARGEST_LOG_N, cost_of},
+    work::Work,
 };
-use crate::setting::BadSetting;
+use crate::setting::{BadSetting, shown};
 
 /// Each is compared with every new password.
 const MOST_WORDS: usize = 100;
@@ -37,6 +38,9 @@ pub struct PasswordPolicy {
     /// Words that no password may be made of, besides the product's name, the server's host and the user's own
     /// name and address. Default none.
     pub context_words: Vec<String>,
+    /// What imported hashes cost to check, e.g. `argon2:m=65536,t=3`: every check costs that from the start.
+    /// Default none.
+    pub imported: Vec<String>,
     /// `[passwords.breach]`.
     pub breach: BreachSettings,
 }
@@ -51,6 +55,7 @@ impl Default for PasswordPolicy {
             threads: 0,
             queue: 64,
             context_words: Vec::new(),
+            imported: Vec::new(),
             breach: BreachSettings::default(),
         }
     }
@@ -68,6 +73,7 @@ impl PasswordPolicy {
             threads: 2,
             queue: 4096,
             context_words: Vec::new(),
+            imported: Vec::new(),
             breach: BreachSettings::default(),
         }
     }
@@ -112,6 +118,7 @@ impl PasswordPolicy {
         self.check_threads()?;
         self.params()?;
         self.check_words()?;
+        self.imported()?;
         self.breach.check()
     }
 
@@ -161,6 +168,18 @@ impl PasswordPolicy {
         let problem = format!("is not at most {MOST_WORDS} words of 3 to 64 characters");
         let remedy = "shorter words are in every password; leave them out";
         Err(BadSetting::new("passwords.context_words", problem, remedy))
+    }
+
+    /// What every check costs besides scrypt.
+    pub(super) fn imported(&self) -> Result<Vec<Work>, BadSetting> {
+        let read = |text: &String| {
+            Work::named(text).ok_or_else(|| {
+                let problem = format!("{} is no cost of a hash that can be imported", shown(text));
+                let remedy = "write it as `doorward user import` prints it, e.g. \"bcrypt:12\"";
+                BadSetting::new("passwords.imported", problem, remedy)
+            })
+        };
+        self.imported.iter().map(read).collect()
     }
 
     /// The parameters of scrypt.
@@ -229,6 +248,22 @@ mod tests {
         assert_eq!(check(&["Acme", "Jane Doe"]), None);
         for bad in [&["ok", "acme"][..], &[""], &["   "], &["acme"; 101]] {
             assert_eq!(check(bad).as_deref(), Some("passwords.context_words"));
+        }
+    }
+
+    /// ASVS 15.2.2.
+    #[test]
+    fn costs_of_imported_hashes_are_bounded_by_name() {
+        let check = |cost: &str| {
+            let policy = PasswordPolicy {
+                imported: vec![cost.to_owned()],
+                ..PasswordPolicy::default()
+            };
+            policy.check(false).err().map(|bad| bad.key)
+        };
+        assert_eq!(check("argon2:m=65536,t=3"), None);
+        for bad in ["argon2", "bcrypt:31", "argon2:m=4194304,t=3"] {
+            assert_eq!(check(bad).as_deref(), Some("passwords.imported"));
         }
     }
 }

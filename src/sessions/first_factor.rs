@@ -9,7 +9,7 @@ use crate::{
     model::{session::Device, user::UserCredentials},
     passwords,
     secret::SecretString,
-    store::LoginName,
+    store::{LoginName, StoreError},
     throttle::{Act, DeviceProof, KnownDevice},
 };
 
@@ -20,6 +20,21 @@ pub(super) struct Passed {
     pub(super) outdated: bool,
     /// The device, if it is known.
     pub(super) known: Option<KnownDevice>,
+}
+
+/// How a login ended, as metrics name it: the code of the answer, as far as a login has one of its own.
+pub(super) fn outcome<T>(opened: &AuthResult<T>) -> &'static str {
+    match opened {
+        Ok(_) => "ok",
+        Err(AuthError::BadCredentials) => "bad_credentials",
+        Err(AuthError::AccountDeactivated) => "account_deactivated",
+        Err(AuthError::EmailUnverified) => "email_unverified",
+        Err(AuthError::SessionLimit { .. }) => "session_limit",
+        Err(AuthError::RateLimited { .. }) => "rate_limited",
+        Err(AuthError::Overloaded(_)) => "overloaded",
+        Err(AuthError::Store(StoreError::Unavailable(_))) => "database_unavailable",
+        Err(_) => "internal",
+    }
 }
 
 impl Sessions {

@@ -13,7 +13,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{StoreError, StoreResult};
-use crate::{clock::Stopwatch, metrics::CircuitCounters};
+use crate::{clock::Stopwatch, metrics::CircuitUse};
 
 /// A call that takes longer raises a doubt.
 const SLOW: Duration = Duration::from_secs(1);
@@ -43,8 +43,9 @@ pub(crate) trait Probe: Send + Sync + 'static {
     /// Asks on a connection that no call uses, and within a bounded time.
     async fn answers(&self) -> bool;
 
-    /// Lets go of what was connected before the outage, now that it is over.
-    async fn forget(&self) {}
+    /// Puts new connections in the place of those from before the outage, now that it is over; within a bounded time,
+    /// since everybody is still refused.
+    async fn renew(&self) {}
 }
 
 /// A circuit; clones are the same one. Calls read and write atomics only, nobody waits for anybody here.
@@ -59,7 +60,9 @@ struct Inner {
     asks: AtomicBool,
     /// Wakes those who wait for an answer when it opens.
     opened: Notify,
-    counters: CircuitCounters,
+    /// How often it opened.
+    times_opened: AtomicU64,
+    rejected: AtomicU64,
 }
 
 impl fmt::Debug for Circuit {
@@ -79,12 +82,17 @@ impl Circuit {
             is_open: AtomicBool::new(false),
             asks: AtomicBool::new(false),
             opened: Notify::new(),
-            counters: CircuitCounters::default(),
+            times_opened: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
         }))
     }
 
-    pub(crate) fn counters(&self) -> &CircuitCounters {
-        &self.0.counters
+    pub(crate) fn used(&self) -> CircuitUse {
+        CircuitUse {
+            is_open: self.is_open(),
+            opened: self.0.times_opened.load(Ordering::Relaxed),
+            rejected: self.0.rejected.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -97,7 +105,7 @@ impl Circuit {
     /// [`StoreError::Unavailable`] while it is open.
     pub(crate) fn enter(&self) -> StoreResult<()> {
         if self.is_open() {
-            self.0.counters.rejected.bump();
+            self.0.rejected.fetch_add(1, Ordering::Relaxed);
             return Err(away());
         }
         Ok(())
@@ -185,7 +193,7 @@ impl Inner {
         self.doubts.store(0, Ordering::Relaxed);
         if self.is_open.load(Ordering::Acquire) {
             // What fails here fails again for whoever uses it.
-            let _ = AssertUnwindSafe(probe.forget()).catch_unwind().await;
+            let _ = AssertUnwindSafe(probe.renew()).catch_unwind().await;
             self.is_open.store(false, Ordering::Release);
             tracing::info!("the database answers again");
         }
@@ -201,7 +209,7 @@ impl Inner {
             return false;
         }
         self.is_open.store(true, Ordering::Release);
-        self.counters.opened.bump();
+        self.times_opened.fetch_add(1, Ordering::Relaxed);
         self.opened.notify_waiters();
         tracing::warn!("the database is away: calls are refused at once until it answers");
         true

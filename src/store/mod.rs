@@ -15,8 +15,10 @@
 #[cfg(any(feature = "sql", feature = "mongodb"))]
 pub(crate) mod circuit;
 pub mod error;
+pub mod measured;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+pub mod moving;
 pub mod open;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -34,7 +36,7 @@ use crate::{
     clock::{Span, Timestamp},
     email::EmailAddress,
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::CircuitCounters,
+    metrics::{CircuitUse, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -395,14 +397,29 @@ pub trait Store: Send + Sync + 'static {
     /// Asks the database for its time: proof that it can answer, and what clocks follow.
     async fn time(&self) -> StoreResult<Timestamp>;
 
-    /// Counters of the circuit that keeps calls from a database that is away. Those of a store that has none stay
-    /// at zero.
-    fn circuit(&self) -> CircuitCounters {
-        CircuitCounters::default()
+    /// What has become of the circuit that keeps calls from a database that is away; asks nobody. A store that has
+    /// none says that it never opened.
+    fn circuit(&self) -> CircuitUse {
+        CircuitUse::default()
     }
 
     /// Closes what the store holds open; calls after it may fail.
     async fn close(&self);
+
+    /// How its connections are used at this moment; asks nobody.
+    fn pools(&self) -> Vec<PoolUse>;
+
+    /// How many sessions are open and have not expired, the canary's aside. It may read all of them, so nobody
+    /// asks often.
+    async fn count_live_sessions(&self, now: Timestamp) -> StoreResult<u64>;
+
+    /// How many letters wait to be sent, and since when the oldest of them does.
+    async fn waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)>;
+
+    /// Removes the sessions of a user that were opened before then, open or not, and says how many that were (on
+    /// MongoDB, whether there were any). Nothing is recorded: it is for the [canary](UserId::CANARY), whose
+    /// sessions nobody had.
+    async fn forget_sessions(&self, user: UserId, before: Timestamp) -> StoreResult<u64>;
 
     /// Stores a user, and with it the one-time secret for setting a first password and the letter, if they
     /// are given.
@@ -426,7 +443,7 @@ pub trait Store: Send + Sync + 'static {
     /// What a login needs, by id.
     async fn user_credentials(&self, id: UserId) -> StoreResult<Option<UserCredentials>>;
 
-    /// Users by descending id (newest first).
+    /// Users by descending id (newest first), the [canary](UserId::CANARY) aside.
     async fn list_users(&self, filter: &UserFilter) -> StoreResult<Vec<User>>;
 
     /// Changes fields of a user. A new session limit closes the oldest surplus sessions

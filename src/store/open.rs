@@ -6,6 +6,7 @@ use crate::{
     setting::BadSetting,
     store::{
         Migrations, Store, StoreError,
+        moving::Moving,
         settings::{Backend, DatabaseSettings},
     },
 };
@@ -17,14 +18,17 @@ pub struct Opened {
     pub store: Arc<dyn Store>,
     /// The schema.
     pub migrations: Arc<dyn Migrations>,
+    /// All that is stored, for a transfer.
+    pub moving: Arc<dyn Moving>,
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mongodb"))]
 impl Opened {
-    fn new<S: Store + Migrations + Clone>(store: S) -> Self {
+    fn new<S: Store + Migrations + Moving + Clone + 'static>(store: S) -> Self {
         Self {
             store: Arc::new(store.clone()),
-            migrations: Arc::new(store),
+            migrations: Arc::new(store.clone()),
+            moving: Arc::new(store),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! What differs from SQLite stands here: connections, column types, row locks and the hot read. The
 //! queries themselves are written once in `store/sql` and mounted at the end.
 
+mod columns;
 mod hot;
 mod tls;
 mod types;
@@ -23,7 +24,7 @@ use diesel_async::{
     },
 };
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 use tokio::time::timeout;
 use tokio_postgres::{
     config::{SslMode, TargetSessionAttrs},
@@ -56,6 +57,10 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const MIGRATION_LOCK: i64 = 0x0064_6f6f_7277_6172;
 /// Connections that do nothing but look sessions up.
 const HOT_CONNECTIONS: u32 = 4;
+/// Connections that are there in each pool before anybody asks for one after an outage.
+const FRESH_CONNECTIONS: u32 = 4;
+/// How long those who ask are refused for them at the most.
+const LONGEST_RENEWAL: Duration = Duration::from_secs(2);
 
 type Conn = AsyncPgConnection;
 type Backend = diesel::pg::Pg;
@@ -116,7 +121,10 @@ impl PostgresStore {
         config
             .connect_timeout(acquire)
             .tcp_user_timeout(Duration::from_secs(10));
-        config.keepalives_idle(Duration::from_secs(15));
+        config
+            .keepalives_idle(Duration::from_secs(15))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3);
         // A standby may lag behind a revocation, so only a server that takes writes is spoken to.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         if config.get_application_name().is_none() {
@@ -133,12 +141,26 @@ impl PostgresStore {
         let main = pool(&connector, settings.max_connections.max(2), acquire).await?;
         let hot = pool(&connector, HOT_CONNECTIONS, acquire).await?;
         let counting = pool(&connector, settings.limiter_connections.max(1), acquire).await?;
-        let pools = vec![main.clone(), hot.clone(), counting.clone()];
-        let circuit = Circuit::new(Some(Box::new(Outlook { connector, pools })));
-        let (main, counting) = (Line::new(main, &circuit), Line::new(counting, &circuit));
         // The server's own timeout comes first and says more.
         let deadline = settings.statement_timeout.to_duration() + Duration::from_secs(1);
+        let pools: Arc<[_]> = [
+            ("main", main.clone(), settings.max_connections.max(2)),
+            ("lookups", hot.clone(), HOT_CONNECTIONS),
+            (
+                "limits",
+                counting.clone(),
+                settings.limiter_connections.max(1),
+            ),
+        ]
+        .into();
+        let outlook = Outlook {
+            connector,
+            pools: Arc::clone(&pools),
+        };
+        let circuit = Circuit::new(Some(Box::new(outlook)));
+        let (main, counting) = (Line::new(main, &circuit), Line::new(counting, &circuit));
         Ok(Self {
+            pools,
             writers: main.clone(),
             readers: main,
             counting: counting.clone(),
@@ -152,7 +174,7 @@ impl PostgresStore {
 /// Looks out for the server while the circuit is open.
 struct Outlook {
     connector: Arc<Connector>,
-    pools: Vec<Pool<Conn>>,
+    pools: Arc<[(&'static str, Pool<Conn>, u32)]>,
 }
 
 #[async_trait]
@@ -161,16 +183,30 @@ impl Probe for Outlook {
         self.connector.finds_server().await
     }
 
-    /// Connections that lay idle may lead to a server that is gone without a word.
-    async fn forget(&self) {
-        for pool in &self.pools {
-            for _ in 0..pool.state().idle_connections {
-                if let Ok(Ok(mut old)) = timeout(Duration::from_millis(50), pool.get()).await {
-                    give_up(&mut old);
-                }
+    /// Connections that lay idle may lead to a server that is gone without a word. New ones are there before
+    /// everybody asks for one at the same moment.
+    async fn renew(&self) {
+        let pools = self.pools.iter().cloned();
+        join_all(pools.map(|(_, pool, most)| renew(pool, most))).await;
+    }
+}
+
+async fn renew(pool: Pool<Conn>, most: u32) {
+    let lay_idle = 0..pool.state().idle_connections;
+    let old = join_all(lay_idle.map(|_| timeout(Duration::from_millis(50), pool.get()))).await;
+    for mut conn in old.into_iter().flatten().flatten() {
+        give_up(&mut conn);
+    }
+    let connected = async {
+        loop {
+            let fresh = (0..FRESH_CONNECTIONS.min(most)).map(|_| pool.get());
+            if join_all(fresh).await.iter().all(Result::is_ok) {
+                return;
             }
         }
-    }
+    };
+    // A server that has no place for all of them serves those who find one.
+    drop(timeout(LONGEST_RENEWAL, connected).await);
 }
 
 /// Makes the pool throw a connection away: what was asked on it may be answered later, or never.
@@ -417,9 +453,11 @@ impl PostgresStore {
     /// Runs migrations while no other process does.
     async fn alone<T>(&self, work: impl FnOnce(&mut Harness) -> StoreResult<T>) -> StoreResult<T> {
         let mut conn = self.owned().await?;
-        // Waiting for another process and building an index may take longer than a statement of ours.
+        // Waiting for another process and building an index may take longer than a statement of ours. That the
+        // server is gone is noticed by the kernel.
+        let wait = migrate::LONGEST_WAIT.as_millis();
         let lock = format!(
-            "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})"
+            "SET statement_timeout = 0; SET lock_timeout = {wait}; SELECT pg_advisory_lock({MIGRATION_LOCK})"
         );
         let locked = conn.batch_execute(&lock).await.map_err(from_diesel);
         let mut harness = AsyncMigrationHarness::new(conn);
@@ -446,6 +484,8 @@ mod limits;
 mod line;
 #[path = "sql/migrate.rs"]
 mod migrate;
+#[path = "sql/moving.rs"]
+mod moving;
 #[path = "sql/outbox.rs"]
 mod outbox;
 #[path = "sql/passwords.rs"]

@@ -4,10 +4,11 @@
 //! read. The queries themselves are written once in `store/sql` and mounted at the end. Needs tokio's
 //! multi-thread runtime: a query that nobody waits for any more is waited for by its thread.
 
+mod columns;
 mod hot;
 mod types;
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, path::Path, thread, time::Duration};
 
 use async_trait::async_trait;
 use diesel::{connection::SimpleConnection, prelude::*, sqlite::SqliteConnection};
@@ -28,7 +29,7 @@ use self::{
     types::{DbId, DbTime},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Stopwatch, Timestamp},
     email::EmailAddress,
     ids::UserId,
     model::mail::LetterState,
@@ -45,6 +46,9 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Connections that read besides the writer.
 const READERS: u32 = 4;
 
+/// How often one looks whether another process still migrates.
+const MIGRATION_POLL: Duration = Duration::from_millis(50);
+
 type Conn = SyncConnectionWrapper<SqliteConnection>;
 type Backend = diesel::sqlite::Sqlite;
 
@@ -56,7 +60,8 @@ macro_rules! write_tx {
     };
 }
 
-/// `busy_timeout` bounds every statement, and there is nobody else to wait for.
+/// `busy_timeout` bounds every wait, and there is nobody else to wait for. A statement that computes cannot be broken
+/// off: who drops it waits for it as well.
 macro_rules! in_time {
     ($store:expr, $conn:expr, $work:expr) => {
         $work.await
@@ -97,10 +102,15 @@ impl SqliteStore {
         let hot = Hot::start(&opener)?;
         // The file does not go away.
         let circuit = Circuit::new(None);
-        let writers = Line::new(pool(&opener, 1, BUSY).await?, &circuit);
+        let writers = pool(&opener, 1, BUSY).await?;
         let readers = pool(&opener, READERS, Duration::from_secs(2)).await?;
-        let readers = Line::new(readers, &circuit);
+        let pools = [
+            ("writer", writers.clone(), 1),
+            ("readers", readers.clone(), READERS),
+        ];
+        let (writers, readers) = (Line::new(writers, &circuit), Line::new(readers, &circuit));
         Ok(Self {
+            pools: pools.into(),
             counting: writers.clone(),
             reading_counters: readers.clone(),
             writers,
@@ -271,9 +281,7 @@ impl SqliteStore {
         to_the_end(async move {
             let done = tokio::task::spawn_blocking(move || {
                 let beside = format!("{}.migrating", opener.url);
-                let unavailable = |e: io::Error| StoreError::Unavailable(e.to_string());
-                let lock = fs::File::create(&beside).map_err(unavailable)?;
-                lock.lock().map_err(unavailable)?;
+                let _alone = alone(&beside)?;
                 let mut conn = opener
                     .open()
                     .map_err(|e| StoreError::Unavailable(e.to_string()))?;
@@ -283,6 +291,26 @@ impl SqliteStore {
                 .unwrap_or_else(|e| Err(StoreError::Driver(e.to_string())))
         })
         .await
+    }
+}
+
+/// Keeps other processes from migrating until the file is closed. Its thread does nothing else.
+fn alone(beside: &str) -> StoreResult<fs::File> {
+    let unavailable = |e: io::Error| StoreError::Unavailable(e.to_string());
+    let file = fs::File::create(beside).map_err(unavailable)?;
+    let watch = Stopwatch::start();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::Error(error)) => return Err(unavailable(error)),
+            Err(fs::TryLockError::WouldBlock) if watch.elapsed() < migrate::LONGEST_WAIT => {
+                thread::sleep(MIGRATION_POLL);
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                let what = "another process has been migrating the database for long";
+                return Err(StoreError::Unavailable(what.into()));
+            }
+        }
     }
 }
 
@@ -302,6 +330,8 @@ mod limits;
 mod line;
 #[path = "sql/migrate.rs"]
 mod migrate;
+#[path = "sql/moving.rs"]
+mod moving;
 #[path = "sql/outbox.rs"]
 mod outbox;
 #[path = "sql/passwords.rs"]

@@ -150,7 +150,7 @@ fn every_operation_is_described_whole() {
                 }
             }
         }
-        for any in [400, 413, 500, 503] {
+        for any in [400, 408, 413, 500, 503] {
             assert!(operation.documents(any), "{name}: {any}");
         }
         assert_eq!(

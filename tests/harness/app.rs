@@ -1,8 +1,12 @@
 //! Doorward as its users see it: nodes that listen on real sockets, and typed clients.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use doorward::{
@@ -10,8 +14,9 @@ use doorward::{
     accounts::AccountPolicy,
     admin::AdminPolicy,
     audit::AuditPolicy,
+    auth::canary::CanaryPolicy,
     clock::{Clock, ManualClock, Span, Timestamp},
-    http::ApiOptions,
+    http::{ApiOptions, HttpSettings},
     model::{
         account::{AttributeRules, NewAccount},
         quota::Limit,
@@ -21,14 +26,11 @@ use doorward::{
     outbox::Post,
     passwords::PasswordPolicy,
     secret::SecretString,
+    server::listener::Listener,
     sessions::SessionPolicy,
     store::Store,
     throttle::settings::LimitSettings,
     tokens::KeyRing,
-};
-use poem::{
-    Server,
-    listener::{Acceptor, Listener, TcpListener},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -71,6 +73,10 @@ pub struct Setup {
     pub post: Option<Post>,
     pub keys: Arc<dyn Fn() -> KeyRing + Send + Sync>,
     pub api: ApiOptions,
+    /// What the listener obeys; of this only what is the listener's own.
+    pub http: HttpSettings,
+    /// Which nodes the canary asks; it is released by the test alone.
+    pub canary: CanaryPolicy,
 }
 
 impl Default for Setup {
@@ -92,6 +98,8 @@ impl Default for Setup {
             post: None,
             keys: Arc::new(|| KeyRing::single(&SecretString::from(TEST_KEY)).expect("a valid key")),
             api: ApiOptions::default(),
+            http: HttpSettings::default(),
+            canary: CanaryPolicy::off(),
         }
     }
 }
@@ -259,27 +267,18 @@ pub async fn serve(store: Arc<dyn Store>, setup: &Setup, clock: Arc<ManualClock>
         .admin(setup.admin.clone())
         .audit(setup.audit.clone())
         .limits(setup.limits.clone())
+        .canary(setup.canary.clone())
         .clock(clock);
     let builder = match &setup.post {
         Some(post) => builder.mail(post.clone()),
         None => builder,
     };
     let auth = builder.build().expect("valid policies");
-    let acceptor = TcpListener::bind("127.0.0.1:0")
-        .into_acceptor()
-        .await
-        .expect("a free port");
-    let address = acceptor.local_addr()[0]
-        .as_socket_addr()
-        .copied()
-        .expect("a TCP address");
-    let app = auth.routes(&setup.api);
-    let server = tokio::spawn(async move {
-        Server::new_with_acceptor(acceptor)
-            .run(app)
-            .await
-            .expect("the server runs");
-    });
+    let listener = Listener::bind(("", "127.0.0.1:0"), &setup.http, None).await;
+    let listener = listener.expect("a free port");
+    let address = listener.address();
+    let routes = auth.routes(&setup.api);
+    let server = tokio::spawn(listener.serve(routes, pending(), Duration::ZERO));
     Node {
         auth,
         store,

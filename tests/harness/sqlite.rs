@@ -1,8 +1,11 @@
 //! SQLite by hand: what somebody with the `sqlite3` shell could do.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use diesel::{Connection, connection::SimpleConnection, sqlite::SqliteConnection};
+use diesel::{
+    Connection, QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_types::Text,
+    sqlite::SqliteConnection,
+};
 
 /// Keeps everybody else from writing until it is dropped, as a program that has the file open could.
 pub struct WriteLock(SqliteConnection);
@@ -36,6 +39,30 @@ pub fn try_execute(path: &Path, statement: &str) -> Result<(), String> {
     let batch = format!("PRAGMA busy_timeout = 10000; {statement}");
     let done = connection.batch_execute(&batch);
     done.map_err(|refused| refused.to_string())
+}
+
+#[derive(QueryableByName)]
+struct Named {
+    #[diesel(sql_type = Text)]
+    table: String,
+    #[diesel(sql_type = Text)]
+    column: String,
+}
+
+/// The columns of each table, in their order.
+pub fn tables(path: &Path) -> BTreeMap<String, Vec<String>> {
+    let url = path.to_str().expect("a temporary folder has a plain name");
+    let mut connection = SqliteConnection::establish(url).expect("the file opens");
+    let columns = diesel::sql_query(
+        "SELECT t.name AS \"table\", c.name AS \"column\" FROM sqlite_master t, pragma_table_info(t.name) c \
+         WHERE t.type = 'table' ORDER BY t.name, c.cid",
+    );
+    let columns: Vec<Named> = columns.load(&mut connection).expect("read");
+    let mut tables = BTreeMap::<String, Vec<String>>::new();
+    for named in columns {
+        tables.entry(named.table).or_default().push(named.column);
+    }
+    tables
 }
 
 /// The file, with what is not in it yet.

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use doorward::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::CircuitCounters,
+    metrics::{CircuitUse, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -222,8 +222,24 @@ impl Store for WatchedStore {
         watch!(self.time())
     }
 
-    fn circuit(&self) -> CircuitCounters {
+    fn circuit(&self) -> CircuitUse {
         self.inner.circuit()
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        self.inner.pools()
+    }
+
+    async fn count_live_sessions(&self, now: Timestamp) -> StoreResult<u64> {
+        watch!(self.count_live_sessions(now))
+    }
+
+    async fn waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)> {
+        watch!(self.waiting_letters())
+    }
+
+    async fn forget_sessions(&self, user: UserId, before: Timestamp) -> StoreResult<u64> {
+        watch!(self.forget_sessions(user, before))
     }
 
     async fn close(&self) {

@@ -5,7 +5,8 @@
 #   find_servers    finds or installs the programs; sets and exports
 #                   DOORWARD_TEST_PG_BIN, DOORWARD_TEST_PG_USER, DOORWARD_TEST_MONGOD
 #   find_neighbours finds or installs the programs that Doorward is tried with; sets and exports
-#                   DOORWARD_TEST_NGINX, DOORWARD_TEST_CHROMIUM, DOORWARD_TEST_PYTHON, DOORWARD_TEST_NPM
+#                   DOORWARD_TEST_NGINX, DOORWARD_TEST_CHROMIUM, DOORWARD_TEST_PYTHON, DOORWARD_TEST_NPM,
+#                   DOORWARD_TEST_PROMTOOL
 #   start_servers   starts what no URL is given for; sets and exports
 #                   DOORWARD_TEST_POSTGRES_URL, DOORWARD_TEST_MONGODB_URL
 #   stop_servers    stops what start_servers started and removes its folder
@@ -325,6 +326,27 @@ install_npm_modules() {
     done
 }
 
+# promtool alone: installing the package would start a server that nobody asked for.
+find_promtool() {
+    local folder="$SERVERS_CACHE/promtool" candidate draft
+    for candidate in "${DOORWARD_TEST_PROMTOOL:-}" "$(command -v promtool || true)" "$folder/usr/bin/promtool"; do
+        [ -x "$candidate" ] && break
+    done
+    if [ ! -x "$candidate" ]; then
+        say "fetching promtool (Prometheus, for its rules and the format of metrics)"
+        draft="$folder.draft"
+        rm -rf "$draft" && mkdir -p "$draft" || fail "$draft cannot be made"
+        (cd "$draft" && apt-get download -qq prometheus >&2) \
+            || { as_root apt-get update -qq >&2 && (cd "$draft" && apt-get download -qq prometheus >&2); } \
+            || fail "the Debian package 'prometheus' cannot be fetched: install promtool by hand"
+        dpkg-deb -x "$draft"/prometheus_*.deb "$draft" || fail "the package cannot be unpacked"
+        rm -rf "$folder" "$draft"/prometheus_*.deb "$draft/usr/bin/prometheus" && mv "$draft" "$folder" \
+            || fail "$folder cannot be made"
+        candidate="$folder/usr/bin/promtool"
+    fi
+    export DOORWARD_TEST_PROMTOOL="$candidate"
+}
+
 find_neighbours() {
     local candidate
     for candidate in "$(command -v nginx || true)" /usr/sbin/nginx; do
@@ -352,5 +374,6 @@ find_neighbours() {
         "$SERVERS_ROOT/tests/neighbours/browser/package.json" \
         "$SERVERS_ROOT/tests/neighbours/generated/package.json"
     DOORWARD_TEST_NPM="$CACHED"
+    find_promtool
     export DOORWARD_TEST_NGINX DOORWARD_TEST_CHROMIUM DOORWARD_TEST_PYTHON DOORWARD_TEST_NPM
 }

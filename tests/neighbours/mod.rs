@@ -5,6 +5,7 @@ mod browser;
 mod clients;
 mod fuzzed;
 mod generated;
+mod monitoring;
 mod nginx;
 
 use std::{

@@ -104,8 +104,8 @@ impl Place {
                 let log: Vec<String> = err.try_iter().collect();
                 panic!("the server did not start: {said:?} {log:?}");
             };
-            if let Some(address) = line.strip_prefix("listening on http://") {
-                break address.to_owned();
+            if let Some(url) = line.strip_prefix("listening on ") {
+                break url.rsplit('/').next().unwrap_or_default().to_owned();
             }
             said.push(line);
         };

@@ -22,6 +22,7 @@ for_each_store! {
     a_text_is_found_in_address_and_name_in_any_case,
     a_text_is_taken_literally,
     filters_apply_together,
+    the_canary_is_not_listed,
 }
 
 fn everybody() -> UserFilter {
@@ -260,4 +261,21 @@ async fn filters_apply_together(database: Database) {
         ..filter
     };
     assert_eq!(list(&*store, &nobody).await, []);
+}
+
+async fn the_canary_is_not_listed(database: Database) {
+    let store = database.open().await;
+    let mut canary = new_user_at("canary@doorward.invalid", at(1));
+    canary.user.id = UserId::CANARY;
+    add(&*store, &canary).await;
+    let ann = add(&*store, &new_user_at("ann@example.org", at(2))).await;
+    assert_eq!(list(&*store, &everybody()).await, [ann]);
+    assert_eq!(search(&*store, "canary").await, []);
+    let after = UserFilter {
+        before: Some(ann),
+        ..everybody()
+    };
+    assert_eq!(list(&*store, &after).await, []);
+    let found = store.user(UserId::CANARY).await.expect("an answer");
+    assert!(found.is_some(), "whoever asks by its id is answered");
 }

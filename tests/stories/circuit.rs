@@ -7,6 +7,7 @@ use std::{
 
 use doorward::{
     clock::{ManualClock, Span, Timestamp},
+    metrics::CircuitUse,
     store::{open::open, settings::Backend},
 };
 use serde_json::json;
@@ -19,7 +20,7 @@ use crate::harness::{
 };
 
 const CLIENTS: usize = 200;
-/// What an answer takes that waits for nothing. A machine that is busy with other tests gives it to some only.
+/// What an answer takes that waits for nothing. A machine that is busy with other tests gives it to most only.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// No answer comes as late as the end of any wait.
 const NOBODY_WAITS: Duration = Duration::from_secs(2);
@@ -42,7 +43,7 @@ async fn nobody_waits_for_a_mongodb_that_is_away() {
 async fn nobody_waits_for_a_database_that_is_away(backend: Backend) {
     let mut server = PrivateServer::start(backend).await;
     let store = open(&server.settings()).await.expect("open").store;
-    let circuit = store.circuit();
+    let watched = Arc::clone(&store);
     let now = store.time().await.expect("the time");
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(now.as_millis())));
     let mut setup = Setup::default();
@@ -64,12 +65,13 @@ async fn nobody_waits_for_a_database_that_is_away(backend: Backend) {
         }
         until("the circuit has opened", async || {
             ask_all(&ann).await;
-            circuit.opened.get() == n
+            watched.circuit().opened == n
         })
         .await;
         let mut times = ask_all(&ann).await;
         times.sort();
-        assert!(times[CLIENTS / 10] < AT_ONCE, "{times:?}");
+        eprintln!("MEASURED {frozen} {:?} {:?} {:?} {:?} {:?}", times[0], times[20], times[100], times[180], times[199]);
+        assert!(times[CLIENTS / 2] < AT_ONCE, "{times:?}");
         assert!(times[CLIENTS - 1] < NOBODY_WAITS, "{times:?}");
         for path in ["/v1/auth/logout", "/v1/auth/me/deactivate"] {
             assert_eq!(
@@ -77,7 +79,7 @@ async fn nobody_waits_for_a_database_that_is_away(backend: Backend) {
                 503
             );
         }
-        assert!(circuit.rejected.get() > 0);
+        assert!(watched.circuit().rejected > 0);
 
         if frozen {
             server.thaw();
@@ -98,7 +100,7 @@ async fn nobody_waits_for_a_database_that_is_away(backend: Backend) {
             .me()
             .await
             .expect(200);
-        assert_eq!(circuit.opened.get(), n);
+        assert_eq!(watched.circuit().opened, n);
     }
 }
 
@@ -134,7 +136,7 @@ async fn slow_statements_do_not_open_the_circuit() {
     let mut settings = server.settings();
     settings.postgres.statement_timeout = Span::millis(1200);
     let store = open(&settings).await.expect("open").store;
-    let circuit = store.circuit();
+    let watched = Arc::clone(&store);
     let node = serve(
         store,
         &Setup::default(),
@@ -164,7 +166,7 @@ async fn slow_statements_do_not_open_the_circuit() {
     assert_eq!(race(all).await, [503; 8]);
     holder.batch_execute("COMMIT").await.expect("let go");
     ann.me().await.expect(200);
-    assert_eq!((circuit.opened.get(), circuit.rejected.get()), (0, 0));
+    assert_eq!(watched.circuit(), CircuitUse::default());
 
     // One connection that breaks is replaced; whoever used it is told, nobody else.
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'doorward'";
@@ -173,5 +175,5 @@ async fn slow_statements_do_not_open_the_circuit() {
     for _ in 0..20 {
         ann.me().await.expect(200);
     }
-    assert_eq!((circuit.opened.get(), circuit.rejected.get()), (0, 0));
+    assert_eq!(watched.circuit(), CircuitUse::default());
 }

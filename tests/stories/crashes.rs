@@ -110,7 +110,7 @@ async fn all_users(store: &dyn Store) -> BTreeSet<UserId> {
 
 /// Every account and session has the records of what became of it, once, and every record its account or
 /// session (ASVS 16.2.1).
-async fn the_trail_is_as_the_rows_are(store: &dyn Store) {
+pub(super) async fn the_trail_is_as_the_rows_are(store: &dyn Store) {
     let records = all_records(store).await;
     let done = |event: &'static str| {
         let of_kind = records.iter();

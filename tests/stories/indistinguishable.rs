@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ::mongodb::bson::{Document, doc};
 use doorward::{
-    accounts::AccountPolicy,
+    accounts::{AccountPolicy, ImportedUser},
     admin::{AdminNewUser, AdminUserChange},
     clock::Span,
     model::{
@@ -201,6 +201,23 @@ async fn unknown_and_known_accounts_are_answered_alike_for_the_same_work(databas
         .post("/v1/admin/users", json!({"email": "invited@example.org"}))
         .await
         .expect(201);
+    let imported = ImportedUser {
+        id: None,
+        account: NewAccount {
+            email: "imported@example.org".into(),
+            username: None,
+            attributes: None,
+        },
+        email_verified: false,
+        email_verified_at: None,
+        roles: vec![],
+        active: true,
+        deactivated_at: None,
+        created_at: None,
+        password_hash: Some("$2b$04$5j.89Awxab5wVYmWqqIhGe1QEysrT.tfnCXyENbZiHugpQFbgV43K".into()),
+    };
+    let accounts = app.nodes[0].auth.accounts();
+    accounts.import(imported, true).await.expect("imported");
 
     let node = &app.nodes[0];
     let mut seen = Vec::new();
@@ -211,6 +228,7 @@ async fn unknown_and_known_accounts_are_answered_alike_for_the_same_work(databas
         json!({"email": "nobody@example.org"}),
         json!({"username": "nobody"}),
         json!({"email": "invited@example.org"}),
+        json!({"email": "imported@example.org"}),
         json!({"email": "not an address"}),
         json!({"username": "x"}),
         json!({"email": "ann@example.org\r\nX-Evil: 1"}),

@@ -18,6 +18,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     MongoStore,
+    counting::PoolWatch,
     failure::{store_error, too_slow},
     tls::{self, Spoken, URL},
     transaction::Lanes,
@@ -61,6 +62,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
     let is_direct = options.direct_connection == Some(true);
     let spoken = tls::choose(&mut options)?;
     let turns = promise(&mut options, settings);
+    let pool = PoolWatch::on(&mut options, turns);
     let app_name = options.app_name.clone().unwrap_or_default();
     let client = Client::with_options(options).map_err(|_| malformed())?;
     let database = client.database(&settings.database);
@@ -87,6 +89,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
         linearizable: settings.linearizable,
         turns: Arc::new(Semaphore::new(turns as usize)),
         waiting: Queue::default(),
+        pool,
         lanes: Arc::new(Lanes::new()),
         waiting_in_lanes: Queue::default(),
         circuit: Circuit::new(Some(Box::new(outlook))),

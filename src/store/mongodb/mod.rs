@@ -11,6 +11,7 @@ mod addresses;
 mod audit;
 mod codes;
 mod connect;
+mod counting;
 mod credentials;
 mod disowning;
 mod documents;
@@ -18,6 +19,7 @@ mod erasing;
 mod failure;
 mod limits;
 mod migrate;
+mod moving;
 mod opening;
 mod outbox;
 mod owners;
@@ -52,6 +54,7 @@ use uuid::Uuid;
 
 use self::{
     addresses::{ChangeAddress, VerifyAddress},
+    counting::PoolWatch,
     credentials::{JudgeProof, RedeemSecret, ReplacePassword},
     disowning::Disown,
     erasing::Erase,
@@ -69,7 +72,7 @@ use self::{
 use crate::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::CircuitCounters,
+    metrics::{CircuitUse, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -109,6 +112,7 @@ pub struct MongoStore {
     turns: Arc<Semaphore>,
     /// For a turn.
     waiting: Queue,
+    pool: Arc<PoolWatch>,
     lanes: Arc<Lanes>,
     /// In the lanes.
     waiting_in_lanes: Queue,
@@ -204,7 +208,7 @@ impl MongoStore {
             None => None,
         };
         let _place = self.waiting.enter()?;
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = self.pool.turn(Arc::clone(&self.turns)).await;
         let turn = turn.map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
         Ok((alone, turn))
     }
@@ -226,8 +230,8 @@ impl Store for MongoStore {
             .map_err(|_| StoreError::Driver("the server did not say its time".into()))
     }
 
-    fn circuit(&self) -> CircuitCounters {
-        self.circuit.counters().clone()
+    fn circuit(&self) -> CircuitUse {
+        self.circuit.used()
     }
 
     async fn close(&self) {
@@ -238,6 +242,22 @@ impl Store for MongoStore {
         if in_time.is_err() {
             tracing::warn!("the MongoDB driver did not stop within 5 s");
         }
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        vec![self.pool.used()]
+    }
+
+    async fn count_live_sessions(&self, now: Timestamp) -> StoreResult<u64> {
+        self.count_live(now).await
+    }
+
+    async fn waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)> {
+        self.count_waiting_letters().await
+    }
+
+    async fn forget_sessions(&self, user: UserId, before: Timestamp) -> StoreResult<u64> {
+        self.pull_sessions(user, before).await
     }
 
     async fn create_user(

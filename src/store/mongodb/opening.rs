@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How many closed sessions a user's document keeps, so that their clients hear why they ended.
-const CLOSED_KEPT: i32 = 20;
+pub(super) const CLOSED_KEPT: i32 = 20;
 
 /// What a login finds out about a user's document, as an expression: whether it may, what is over, and which
 /// of the rest are too many beside it.

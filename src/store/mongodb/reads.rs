@@ -293,6 +293,7 @@ pub(super) fn view_fields(wanted: &[(UserId, SessionId)]) -> Document {
 }
 
 fn listed(filter: &UserFilter) -> Document {
+    let mut ids = doc! { "$ne": user_key(UserId::CANARY) };
     let mut query = Document::new();
     if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) {
         let pattern = literal_pattern(&text.to_lowercase());
@@ -316,8 +317,9 @@ fn listed(filter: &UserFilter) -> Document {
         query.insert("roles", role);
     }
     if let Some(before) = filter.before {
-        query.insert("_id", doc! { "$lt": user_key(before) });
+        ids.insert("$lt", user_key(before));
     }
+    query.insert("_id", ids);
     query
 }
 

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Places of the chain that were written down; `_id` is the name.
-const AUDIT_MARKS: &str = "audit_marks";
+pub(super) const AUDIT_MARKS: &str = "audit_marks";
 
 /// Most statements in one command.
 const MOST_STATEMENTS: usize = 1000;

@@ -41,10 +41,12 @@ impl Hot {
         &self,
         wanted: &[(UserId, SessionId)],
     ) -> StoreResult<Vec<StoreResult<Option<SessionView>>>> {
-        let ids: Vec<DbId> = wanted
-            .iter()
-            .map(|(_, session)| DbId(session.as_uuid()))
-            .collect();
+        // Several requests of one session may wait together; each but the last gets a copy.
+        let mut waiting: HashMap<SessionId, usize> = HashMap::with_capacity(wanted.len());
+        for (_, session) in wanted {
+            *waiting.entry(*session).or_default() += 1;
+        }
+        let ids: Vec<DbId> = waiting.keys().map(|id| DbId(id.as_uuid())).collect();
         let mut conn = self.line.get().await?;
         let joined = sessions::table
             .inner_join(users::table)
@@ -58,16 +60,24 @@ impl Hot {
         let rows = rows?;
         drop(conn);
         // Every column decodes by its type; what makes no sense fails here, each row for itself.
-        let found: HashMap<(UserId, SessionId), StoreResult<SessionView>> = rows
+        let mut found: HashMap<SessionId, (UserId, StoreResult<SessionView>)> = rows
             .into_iter()
             .map(|(session, user)| {
-                let key = (session.user_id.0.into(), session.id.0.into());
-                (key, session.view(user))
+                let (id, owner) = (session.id.0.into(), session.user_id.0.into());
+                (id, (owner, session.view(user)))
             })
             .collect();
-        Ok(wanted
-            .iter()
-            .map(|key| found.get(key).cloned().transpose())
-            .collect())
+        let answer = |(user, id): &(UserId, SessionId)| {
+            let left = waiting.get_mut(id)?;
+            *left -= 1;
+            let is_last = *left == 0;
+            let (_, view) = if is_last {
+                found.remove(id).filter(|(owner, _)| owner == user)?
+            } else {
+                found.get(id).filter(|(owner, _)| owner == user)?.clone()
+            };
+            Some(view)
+        };
+        Ok(wanted.iter().map(answer).map(Option::transpose).collect())
     }
 }

@@ -1,6 +1,9 @@
 //! The storage contract on a SQL database: takes a connection, runs the decision, gives it back.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use diesel_async::pooled_connection::bb8::Pool;
 use uuid::Uuid;
 
 use super::{
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::CircuitCounters,
+    metrics::{CircuitUse, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -50,6 +53,8 @@ pub struct SqlStore {
     pub(super) reading_counters: Line,
     pub(super) hot: Hot,
     pub(super) circuit: Circuit,
+    /// The pools by name, with the most connections that each can have.
+    pub(super) pools: Arc<[(&'static str, Pool<Conn>, u32)]>,
 }
 
 /// Makes one decision on a connection of one pool, in the time that the backend allows.
@@ -68,12 +73,41 @@ impl Store for SqlStore {
         on!(self, readers, |conn| database_time(conn))
     }
 
-    fn circuit(&self) -> CircuitCounters {
-        self.circuit.counters().clone()
+    fn circuit(&self) -> CircuitUse {
+        self.circuit.used()
     }
 
     async fn close(&self) {
         // Pools end with their last clone; there is nothing to hand back.
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        let used = self.pools.iter().map(|(name, pool, most)| {
+            let state = pool.state();
+            let past = &state.statistics;
+            PoolUse {
+                name,
+                in_use: state.connections.saturating_sub(state.idle_connections),
+                idle: state.idle_connections,
+                most: *most,
+                waits: past.get_waited + past.get_timed_out,
+                timeouts: past.get_timed_out,
+                waited: past.get_wait_time,
+            }
+        });
+        used.collect()
+    }
+
+    async fn count_live_sessions(&self, now: Timestamp) -> StoreResult<u64> {
+        on!(self, readers, |conn| sessions::count_live(conn, now))
+    }
+
+    async fn waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)> {
+        on!(self, readers, |conn| outbox::waiting(conn))
+    }
+
+    async fn forget_sessions(&self, user: UserId, before: Timestamp) -> StoreResult<u64> {
+        on!(self, writers, |conn| sessions::forget(conn, user, before))
     }
 
     async fn create_user(

@@ -58,7 +58,9 @@ impl Fault {
         let says = |what: &str| {
             info.constraint_name().is_some_and(|name| name == what) || info.message().contains(what)
         };
-        if says("users_email_key") || says("users.email_canonical") {
+        // The id is taken together with the address: only the canary's is given by several nodes.
+        let is_id = says("users_pkey") || says("users.id");
+        if is_id || says("users_email_key") || says("users.email_canonical") {
             Some(Taken::Email)
         } else if says("users_username_key") || says("users.username_canonical") {
             Some(Taken::Username)

@@ -314,3 +314,14 @@ pub(super) fn taken(to: &EmailAddress, owner: User) -> Prepared {
         has_code: false,
     }))
 }
+
+/// How many letters wait, and since when the oldest does.
+pub(super) async fn waiting(conn: &mut Conn) -> StoreResult<(u64, Option<Timestamp>)> {
+    use diesel::dsl::{count_star, min};
+    let waiting = mail_outbox::table
+        .filter(mail_outbox::state.eq(LetterState::Waiting.as_str()))
+        .select((count_star(), min(mail_outbox::created_at)));
+    let found = waiting.first::<(i64, Option<DbTime>)>(conn).await;
+    let (count, oldest) = found.map_err(from_diesel)?;
+    Ok((u64::try_from(count).unwrap_or(0), oldest.map(|at| at.0)))
+}

@@ -374,3 +374,22 @@ pub(super) async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> Result<(), Faul
     }
     Ok(())
 }
+
+/// Counts by the index on the ends of sessions.
+pub(super) async fn count_live(conn: &mut Conn, now: Timestamp) -> StoreResult<u64> {
+    let live = sessions::table
+        .filter(sessions::expires_at.gt(DbTime(now)))
+        .filter(sessions::closed_at.is_null())
+        .filter(sessions::user_id.ne(DbId(UserId::CANARY.as_uuid())));
+    let count = live.count().get_result::<i64>(conn).await;
+    Ok(u64::try_from(count.map_err(from_diesel)?).unwrap_or(0))
+}
+
+/// Removes a user's sessions that were opened before then, without a record.
+pub(super) async fn forget(conn: &mut Conn, user: UserId, before: Timestamp) -> StoreResult<u64> {
+    let old = sessions::table
+        .filter(sessions::user_id.eq(DbId(user.as_uuid())))
+        .filter(sessions::created_at.lt(DbTime(before)));
+    let removed = diesel::delete(old).execute(conn).await;
+    Ok(removed.map_err(from_diesel)? as u64)
+}

@@ -36,7 +36,7 @@ pub(super) async fn create(
     letter: Option<&NewLetter>,
     by: &Occasion,
 ) -> StoreResult<CreateUser> {
-    let now = new.user.created_at;
+    let now = new.user.updated_at;
     let made: Result<(), Fault> = write_tx!(conn, async |tx| {
         diesel::insert_into(users::table)
             .values(NewUserRow::from(new))
@@ -124,6 +124,7 @@ pub(super) async fn list(conn: &mut Conn, filter: &UserFilter) -> StoreResult<Ve
     let mut query = users::table
         .select(UserRow::as_select())
         .into_boxed::<Backend>();
+    query = query.filter(users::id.ne(DbId(UserId::CANARY.as_uuid())));
     if let Some(text) = &filter.text {
         let pattern = containing(&text.to_lowercase());
         let email = users::email_canonical

@@ -1,0 +1,81 @@
+//! What metrics tell of the database as a whole: asked every so often, never on a request's path.
+//!
+//! Decides what is asked and how what comes back is put. A gauge keeps its last value while the database is
+//! away; when it was read is one of them.
+
+use std::{sync::Weak, time::Duration};
+
+use super::Inner;
+use crate::{
+    clock::{Span, Timestamp},
+    store::StoreResult,
+};
+
+/// Asks every so often, for as long as the service exists, beginning now.
+pub(super) async fn go_on(auth: Weak<Inner>, every: Duration) {
+    loop {
+        let Some(auth) = auth.upgrade() else { return };
+        // Whoever reads the metrics sees it, and the store has counted it.
+        if let Err(error) = observe(&auth).await {
+            tracing::debug!(%error, "the database could not be observed");
+        }
+        drop(auth);
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Asks once.
+pub(super) async fn observe(auth: &Inner) -> StoreResult<()> {
+    let observed = read(auth).await;
+    let is_up = if observed.is_ok() { 1.0 } else { 0.0 };
+    auth.metrics.database.up.set(is_up);
+    observed
+}
+
+async fn read(auth: &Inner) -> StoreResult<()> {
+    let (store, gauges) = (&auth.store, &auth.metrics.database);
+    let before = auth.clock.now();
+    let database = store.time().await?;
+    let now = auth.clock.now();
+    let middle = Timestamp::from_millis(i64::midpoint(before.as_millis(), now.as_millis()));
+    gauges.clock_offset.set(seconds(middle, database));
+    gauges
+        .live_sessions
+        .set(float(store.count_live_sessions(now).await?));
+    let (waiting, oldest) = store.waiting_letters().await?;
+    gauges.waiting_letters.set(float(waiting));
+    let age = oldest.map_or(0.0, |oldest| seconds(oldest, now));
+    gauges.oldest_letter.set(age.max(0.0));
+    let unsealed = store.count_unsealed_audit().await?;
+    gauges.unsealed_records.set(float(unsealed));
+    gauges.observed_at.set(seconds(Timestamp::EPOCH, now));
+    Ok(())
+}
+
+/// From one time to another.
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    let span = Span::millis(to.as_millis() - from.as_millis());
+    let back = Span::millis(from.as_millis() - to.as_millis());
+    // One of the two is no time at all: a duration has no sign.
+    span.to_duration().as_secs_f64() - back.to_duration().as_secs_f64()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "no database has 2^53 sessions or letters"
+)]
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_before_is_negative() {
+        let (one, two) = (Timestamp::from_millis(1000), Timestamp::from_millis(3500));
+        assert!((seconds(one, two) - 2.5).abs() < 1e-9);
+        assert!((seconds(two, one) + 2.5).abs() < 1e-9);
+    }
+}
