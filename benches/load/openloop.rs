@@ -56,7 +56,7 @@ pub(crate) async fn run(
     while next < end {
         let now = watch.elapsed();
         if now < next {
-            tokio::time::sleep(next - now).await;
+            tokio::time::sleep(next.saturating_sub(now)).await;
         }
         // Every request that has become due meanwhile, each with its own time.
         while next <= watch.elapsed() && next < end {

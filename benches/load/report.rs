@@ -31,7 +31,7 @@ struct Row {
 pub(crate) struct Stormy {
     pub(crate) backend: Backend,
     pub(crate) calm: Steady,
-    pub(crate) stormy: Steady,
+    pub(crate) meanwhile: Steady,
     pub(crate) logins: usize,
     pub(crate) refused: usize,
     /// What a refusal took.
@@ -206,10 +206,10 @@ impl Report {
                 println!(
                     "| {} | {} | {:.2} | {:.2} | {:.2} | {} | {} | {:.2} | {} | {} |",
                     s.backend,
-                    s.stormy.rate,
+                    s.meanwhile.rate,
                     s.calm.p99_micros / 1e3,
-                    s.stormy.p50_micros / 1e3,
-                    s.stormy.p99_micros / 1e3,
+                    s.meanwhile.p50_micros / 1e3,
+                    s.meanwhile.p99_micros / 1e3,
                     s.logins,
                     s.refused,
                     s.refused_p99_micros / 1e3,

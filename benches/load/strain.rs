@@ -95,13 +95,13 @@ pub(crate) async fn logins(
         let (stop, told) = watch::channel(false);
         let storm = tokio::spawn(storm(served.address.clone(), CLIENTS, told));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let stormy = steady(side, &served, time).await?;
+        let meanwhile = steady(side, &served, time).await?;
         stop.send_replace(true);
         let mut found = storm.await??;
         report.stormy.push(Stormy {
             backend: side.backend(),
             calm,
-            stormy,
+            meanwhile,
             logins: found.logins,
             refused: found.refusals.len(),
             refused_p99_micros: percentile(&mut found.refusals, 99),

@@ -207,9 +207,8 @@ async fn an_address_that_was_left_is_kept_for_its_account(database: Database) {
     moved_by_somebody(&*store, ann, "new@example.org").await;
     assert_eq!(login_finds(&*store, &by_email(ANN)).await, None);
     let taking = async |n: i64| {
-        let mut late = new_user(ANN);
-        late.user.created_at = NOW.plus(Span::days(n));
-        other_node.create_user(&late, None, None, &by(NOW)).await
+        let (late, when) = (new_user(ANN), by(NOW.plus(Span::days(n))));
+        other_node.create_user(&late, None, None, &when).await
     };
     assert!(matches!(taking(13).await, Ok(CreateUser::EmailTaken)));
     let id = mail_new_address(&*store, bob, ANN, NOW).await;

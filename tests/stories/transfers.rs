@@ -423,11 +423,11 @@ async fn documents_that_belong_to_nobody_are_named() {
     let (source, opened) = (app.database.open_whole().await, target.open_whole().await);
     let survey = between(&source, &opened, 500).survey().await;
     let stray = "07070707-0707-0707-0707-070707070707";
-    let named = [
+    let faults = [
         format!("corrupt row: login_names.user_id of {ann}"),
         format!("corrupt row: devices.user_id of user {stray}"),
     ];
-    assert_eq!(survey.expect("an answer").faults, named);
+    assert_eq!(survey.expect("an answer").faults, faults);
 }
 
 /// How the program is told of a database, in a file since there may be a password in it.

@@ -71,9 +71,9 @@ impl CreateUserWithNames {
             email: email_key(&user.email),
             username: user.username.as_ref().map(username_key),
             user: user_document(new),
-            link: link.map(|link| secret_document(link, user.updated_at)),
+            link: link.map(|link| secret_document(link, by.at)),
             letter: letter.cloned(),
-            now: user.updated_at,
+            now: by.at,
             event: Event::account_created(new),
             by: by.clone(),
         }

@@ -36,7 +36,7 @@ pub(super) async fn create(
     letter: Option<&NewLetter>,
     by: &Occasion,
 ) -> StoreResult<CreateUser> {
-    let now = new.user.updated_at;
+    let now = by.at;
     let made: Result<(), Fault> = write_tx!(conn, async |tx| {
         diesel::insert_into(users::table)
             .values(NewUserRow::from(new))
