@@ -45,7 +45,7 @@ impl Authority {
 
     /// A certificate for these names, the first of which is also its common name.
     pub fn certify(&self, names: &[&str]) -> Certificate {
-        self.sign(Self::params(names))
+        self.sign(&Self::params(names))
     }
 
     /// One that is good for two seconds more: no server takes one that has expired.
@@ -54,7 +54,7 @@ impl Authority {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let end = now.expect("after 1970") + Duration::from_secs(2);
         params.not_after = date_time_ymd(1970, 1, 1) + end;
-        self.sign(params)
+        self.sign(&params)
     }
 
     fn params(names: &[&str]) -> CertificateParams {
@@ -68,7 +68,7 @@ impl Authority {
         params
     }
 
-    fn sign(&self, params: CertificateParams) -> Certificate {
+    fn sign(&self, params: &CertificateParams) -> Certificate {
         let key = KeyPair::generate().expect("a key");
         let signed = params.signed_by(&key, &self.issuer).expect("signed");
         Certificate {
