@@ -190,7 +190,8 @@ impl Auth {
     /// The metrics in the text format of Prometheus.
     #[must_use]
     pub fn metrics_text(&self) -> String {
-        self.0.metrics.text(&self.0.store.pools())
+        let store = &self.0.store;
+        self.0.metrics.text(&store.pools(), store.circuit())
     }
 
     /// Asks the database for what metrics tell of it as a whole; done by itself every so often, if

@@ -37,7 +37,7 @@
 //!
 //! | layer | modules | what they decide |
 //! |---|---|---|
-//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] `outbound` `restarting` | what a time, a secret, an id, a name is; how other services are spoken to |
+//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] `certificates` `outbound` `restarting` | what a time, a secret, an id, a name is; how other services are spoken to |
 //! | L1 | [`model`] | users, roles, sessions, secrets, letters, clients: data and transitions, no I/O |
 //! | L2 | [`store`] [`mail`] [`letters`] [`error`] | the storage contract: atomic decisions; what carries letters and what stands in them; what a use case can answer |
 //! | L3 | [`passwords`] [`tokens`] [`throttle`] [`lookup`] [`presence`] [`outbox`] `paging` `lease` [`audit`] [`accounts`] [`sessions`] [`verification`] [`recovery`] [`roles`] [`admin`] [`sweep`] [`transfer`] | the use cases |
@@ -53,6 +53,8 @@ pub mod accounts;
 pub mod admin;
 pub mod audit;
 pub mod auth;
+#[cfg(any(feature = "postgres", feature = "mongodb", feature = "mail"))]
+mod certificates;
 #[cfg(feature = "server")]
 pub mod cli;
 pub mod clock;

@@ -14,10 +14,10 @@ use std::sync::{Mutex, PoisonError};
 use prometheus::{Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 
-pub use self::groups::{CanaryMetrics, DatabaseGauges, PoolUse};
+pub use self::groups::{CanaryMetrics, CircuitUse, DatabaseGauges, PoolUse};
 pub use self::parts::{Counter, Distribution, Family, Gauge, Held, Level};
 use self::{
-    groups::{HttpMetrics, Pools},
+    groups::{CircuitMetrics, HttpMetrics, Pools},
     parts::Maker,
     process::Process,
 };
@@ -121,6 +121,7 @@ pub struct Metrics {
     /// What only the database knows.
     pub database: DatabaseGauges,
     pools: Pools,
+    circuit: CircuitMetrics,
     /// What the canary found.
     pub canary: CanaryMetrics,
 }
@@ -211,6 +212,7 @@ impl Default for Metrics {
             ),
             database: DatabaseGauges::new(&make),
             pools: Pools::new(&make),
+            circuit: CircuitMetrics::new(&make),
             canary: CanaryMetrics::new(&make),
             registry,
         }
@@ -226,9 +228,10 @@ impl Metrics {
         }
     }
 
-    /// Everything in the text format of Prometheus (version 0.0.4), with how these pools are used now.
+    /// Everything in the text format of Prometheus (version 0.0.4), with how these pools and this circuit
+    /// are now.
     #[must_use]
-    pub fn text(&self, pools: &[PoolUse]) -> String {
+    pub fn text(&self, pools: &[PoolUse], circuit: CircuitUse) -> String {
         let _alone = self
             .exporting
             .lock()
@@ -236,6 +239,7 @@ impl Metrics {
         for pool in pools {
             self.pools.note(pool);
         }
+        self.circuit.note(circuit);
         if let Some(process) = &self.process {
             process.read();
         }
@@ -261,12 +265,20 @@ mod tests {
             waited: Duration::from_millis(1500),
             ..PoolUse::default()
         };
-        let _ = metrics.text(&[pool]);
-        let text = metrics.text(&[pool]);
+        let circuit = CircuitUse {
+            is_open: true,
+            opened: 3,
+            rejected: 40,
+        };
+        let _ = metrics.text(&[pool], circuit);
+        let text = metrics.text(&[pool], circuit);
         for line in [
             "doorward_pool_connections{pool=\"main\",state=\"in_use\"} 2",
             "doorward_pool_waits_total{pool=\"main\"} 7",
             "doorward_pool_wait_seconds_total{pool=\"main\"} 1.5",
+            "doorward_circuit_open 1",
+            "doorward_circuit_opened_total 3",
+            "doorward_circuit_rejected_total 40",
             "doorward_authentications_total{outcome=\"ok\"} 0",
         ] {
             assert!(

@@ -260,6 +260,10 @@ pub struct SmtpSettings {
     pub password_file: String,
     /// A PEM file of the authorities to trust instead of the public ones; empty (default) is none.
     pub ca_file: String,
+    /// A PEM file with the certificate to show to a server that asks for one; empty (default) is none.
+    pub cert_file: String,
+    /// A PEM file with the key that belongs to it, without a passphrase.
+    pub key_file: String,
     /// Whether `tls = "none"` may leave this machine, and carry a password. Default false.
     pub allow_plain: bool,
 }
@@ -274,6 +278,8 @@ impl Default for SmtpSettings {
             password: SecretString::default(),
             password_file: String::new(),
             ca_file: String::new(),
+            cert_file: String::new(),
+            key_file: String::new(),
             allow_plain: false,
         }
     }
@@ -291,7 +297,7 @@ impl SmtpSettings {
         }
     }
 
-    /// Checks the section without reading `ca_file`.
+    /// Checks the section without reading the files of certificates.
     ///
     /// # Errors
     /// The first [`BadSetting`].
@@ -305,6 +311,7 @@ impl SmtpSettings {
             return Err(BadSetting::new("mail.smtp.host", problem, remedy));
         }
         self.check_credentials()?;
+        self.check_certificate()?;
         if self.tls == SmtpTls::None && !self.allow_plain {
             self.check_plain()?;
         }
@@ -335,6 +342,30 @@ impl SmtpSettings {
                 "mail.smtp.password",
                 "has a control character",
                 "take it away",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_certificate(&self) -> Result<(), BadSetting> {
+        let bad =
+            |key: &str, problem: &str, remedy: &str| Err(BadSetting::new(key, problem, remedy));
+        match (self.cert_file.is_empty(), self.key_file.is_empty()) {
+            (true, true) => Ok(()),
+            (false, true) => bad(
+                "mail.smtp.key_file",
+                "is missing, but there is a mail.smtp.cert_file",
+                "name the file of its key",
+            ),
+            (true, false) => bad(
+                "mail.smtp.cert_file",
+                "is missing, but there is a mail.smtp.key_file",
+                "name the file of its certificate",
+            ),
+            _ if self.tls == SmtpTls::None => bad(
+                "mail.smtp.cert_file",
+                "is shown to nobody without TLS",
+                "set mail.smtp.tls to starttls or implicit, or leave it empty",
             ),
             _ => Ok(()),
         }

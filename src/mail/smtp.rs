@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use lettre::transport::smtp::{
     Error,
     authentication::{Credentials, DEFAULT_MECHANISMS},
-    client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters},
+    client::{AsyncSmtpConnection, Certificate, CertificateStore, Identity, TlsParameters},
     commands,
     extension::ClientId,
     response::{Response, Severity},
@@ -24,7 +24,10 @@ use super::{
     message::{self, Written},
     settings::{SmtpSettings, SmtpTls},
 };
-use crate::setting::BadSetting;
+use crate::{
+    certificates::{self, authorities},
+    setting::BadSetting,
+};
 
 /// Of one address of the server: another may answer where this one is dead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -246,24 +249,48 @@ fn tls(settings: &SmtpSettings) -> Result<TlsParameters, BadSetting> {
     } else {
         builder
             .certificate_store(CertificateStore::None)
-            .add_root_certificate(authorities(&settings.ca_file)?)
+            .add_root_certificate(trusted(&settings.ca_file)?)
     };
-    builder
-        .build()
-        .map_err(|_| bad_ca(&settings.ca_file, "has a certificate that cannot be used"))
+    let builder = if settings.cert_file.is_empty() {
+        builder
+    } else {
+        builder.identify_with(identity(&settings.cert_file, &settings.key_file)?)
+    };
+    builder.build().map_err(|_| {
+        bad_ca(format!(
+            "{} has a certificate that cannot be used",
+            settings.ca_file
+        ))
+    })
 }
 
-fn authorities(path: &str) -> Result<Certificate, BadSetting> {
-    let pem = fs::read(path).map_err(|e| bad_ca(path, &format!("cannot be read: {}", e.kind())))?;
-    let is_pem = String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----");
-    let read = is_pem.then(|| Certificate::from_pem(&pem).ok()).flatten();
-    read.ok_or_else(|| bad_ca(path, "is not a PEM file of certificates"))
+fn trusted(path: &str) -> Result<Certificate, BadSetting> {
+    authorities(path).map_err(bad_ca)?;
+    let read = fs::read(path).ok();
+    let read = read.and_then(|pem| Certificate::from_pem(&pem).ok());
+    read.ok_or_else(|| bad_ca(format!("{path} cannot be read")))
 }
 
-fn bad_ca(path: &str, problem: &str) -> BadSetting {
+/// lettre takes one certificate for what it shows, and that in DER.
+fn identity(certificate: &str, key: &str) -> Result<Identity, BadSetting> {
+    let bad = |problem: String| {
+        let remedy = "name PEM files of one certificate and of the key that belongs to it";
+        BadSetting::new("mail.smtp.cert_file", problem, remedy)
+    };
+    let own = certificates::Identity::read(certificate, key).map_err(bad)?;
+    let [shown] = own.chain.as_slice() else {
+        return Err(bad(format!("{certificate} has more than one certificate")));
+    };
+    let shown = shown.to_vec();
+    certificates::client(None, Some(own)).map_err(bad)?;
+    let key = fs::read(key).map_err(|e| bad(format!("{key} cannot be read: {}", e.kind())))?;
+    Identity::from_pem(&shown, &key).map_err(|_| bad(format!("{certificate} cannot be used")))
+}
+
+fn bad_ca(problem: String) -> BadSetting {
     BadSetting::new(
         "mail.smtp.ca_file",
-        format!("{path} {problem}"),
+        problem,
         "name a PEM file of the authorities that the server's certificate comes from",
     )
 }

@@ -74,6 +74,25 @@ pub struct PoolUse {
     pub waited: Duration,
 }
 
+/// What has become of the circuit before a database so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CircuitUse {
+    /// Whether calls are refused at this moment.
+    pub is_open: bool,
+    /// How often it opened: the database was found to be away.
+    pub opened: u64,
+    /// Calls that were refused because it was open.
+    pub rejected: u64,
+}
+
+/// What has become of the circuit.
+#[derive(Debug)]
+pub(super) struct CircuitMetrics {
+    open: Gauge,
+    opened: IntCounter,
+    rejected: IntCounter,
+}
+
 /// How connections are used.
 #[derive(Debug)]
 pub(super) struct Pools {
@@ -224,6 +243,36 @@ impl Pools {
         raise(&self.timeouts.with_label_values(&name), pool.timeouts);
         let waited = self.wait_seconds.with_label_values(&name);
         waited.inc_by((pool.waited.as_secs_f64() - waited.get()).max(0.0));
+    }
+}
+
+impl CircuitMetrics {
+    pub(super) fn new(make: &Maker<'_>) -> Self {
+        Self {
+            open: make.gauge(
+                "doorward_circuit_open",
+                "1 while calls of the database are refused at once because it is away.",
+            ),
+            opened: make
+                .counter(
+                    "doorward_circuit_opened_total",
+                    "How often the database was found to be away.",
+                )
+                .0,
+            rejected: make
+                .counter(
+                    "doorward_circuit_rejected_total",
+                    "Calls of the database that were refused at once because it was away.",
+                )
+                .0,
+        }
+    }
+
+    /// Notes how it is now.
+    pub(super) fn note(&self, circuit: CircuitUse) {
+        self.open.set(f64::from(u8::from(circuit.is_open)));
+        raise(&self.opened, circuit.opened);
+        raise(&self.rejected, circuit.rejected);
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::{Metrics, PoolUse},
+    metrics::{CircuitUse, Metrics, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -151,6 +151,10 @@ measured! {
     {
         async fn close(&self) {
             self.inner.close().await;
+        }
+
+        fn circuit(&self) -> CircuitUse {
+            self.inner.circuit()
         }
 
         fn pools(&self) -> Vec<PoolUse> {

@@ -12,6 +12,8 @@
 //! - A stored time never goes back: writers store `max(old, now)`.
 //! - A method that writes in several statements finishes even if its caller goes away.
 
+#[cfg(any(feature = "sql", feature = "mongodb"))]
+pub(crate) mod circuit;
 pub mod error;
 pub mod measured;
 #[cfg(feature = "mongodb")]
@@ -20,6 +22,8 @@ pub mod moving;
 pub mod open;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "sql", feature = "mongodb"))]
+pub(crate) mod queue;
 pub mod settings;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -32,7 +36,7 @@ use crate::{
     clock::{Span, Timestamp},
     email::EmailAddress,
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::PoolUse,
+    metrics::{CircuitUse, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -392,6 +396,12 @@ impl Leftover {
 pub trait Store: Send + Sync + 'static {
     /// Asks the database for its time: proof that it can answer, and what clocks follow.
     async fn time(&self) -> StoreResult<Timestamp>;
+
+    /// What has become of the circuit that keeps calls from a database that is away; asks nobody. A store that has
+    /// none says that it never opened.
+    fn circuit(&self) -> CircuitUse {
+        CircuitUse::default()
+    }
 
     /// Closes what the store holds open; calls after it may fail.
     async fn close(&self);

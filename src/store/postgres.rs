@@ -24,14 +24,19 @@ use diesel_async::{
     },
 };
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
-use futures_util::FutureExt;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use futures_util::{FutureExt, future::join_all};
+use tokio::time::timeout;
+use tokio_postgres::{
+    config::{SslMode, TargetSessionAttrs},
+    error::SqlState,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use self::contract::SqlStore as PostgresStore;
 use self::{
     faults::{Fault, from_diesel, from_pool},
     hot::Hot,
+    line::Line,
     rows::CredentialsRow,
     types::{DbId, DbTime},
 };
@@ -40,7 +45,11 @@ use crate::{
     email::EmailAddress,
     ids::UserId,
     model::mail::LetterState,
-    store::{Migrations, Seen, StoreError, StoreResult, settings::PostgresSettings},
+    store::{
+        Migrations, Seen, StoreError, StoreResult,
+        circuit::{Circuit, Probe},
+        settings::PostgresSettings,
+    },
 };
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -48,6 +57,10 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const MIGRATION_LOCK: i64 = 0x0064_6f6f_7277_6172;
 /// Connections that do nothing but look sessions up.
 const HOT_CONNECTIONS: u32 = 4;
+/// Connections that are there in each pool before anybody asks for one after an outage.
+const FRESH_CONNECTIONS: u32 = 4;
+/// How long those who ask are refused for them at the most.
+const LONGEST_RENEWAL: Duration = Duration::from_secs(2);
 
 type Conn = AsyncPgConnection;
 type Backend = diesel::pg::Pg;
@@ -65,9 +78,9 @@ macro_rules! write_tx {
 /// stopped answering, so each call has a deadline here as well.
 macro_rules! in_time {
     ($store:expr, $conn:expr, $work:expr) => {
-        match tokio::time::timeout($store.hot.deadline, $work).await {
-            Ok(done) => done,
-            Err(_) => Err(crate::store::postgres::give_up($conn)),
+        match $store.circuit.within($store.hot.deadline, $work).await {
+            Some(done) => done,
+            None => Err(crate::store::postgres::give_up($conn)),
         }
     };
 }
@@ -108,7 +121,10 @@ impl PostgresStore {
         config
             .connect_timeout(acquire)
             .tcp_user_timeout(Duration::from_secs(10));
-        config.keepalives_idle(Duration::from_secs(15));
+        config
+            .keepalives_idle(Duration::from_secs(15))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3);
         // A standby may lag behind a revocation, so only a server that takes writes is spoken to.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         if config.get_application_name().is_none() {
@@ -127,7 +143,7 @@ impl PostgresStore {
         let counting = pool(&connector, settings.limiter_connections.max(1), acquire).await?;
         // The server's own timeout comes first and says more.
         let deadline = settings.statement_timeout.to_duration() + Duration::from_secs(1);
-        let pools = [
+        let pools: Arc<[_]> = [
             ("main", main.clone(), settings.max_connections.max(2)),
             ("lookups", hot.clone(), HOT_CONNECTIONS),
             (
@@ -135,16 +151,62 @@ impl PostgresStore {
                 counting.clone(),
                 settings.limiter_connections.max(1),
             ),
-        ];
+        ]
+        .into();
+        let outlook = Outlook {
+            connector,
+            pools: Arc::clone(&pools),
+        };
+        let circuit = Circuit::new(Some(Box::new(outlook)));
+        let (main, counting) = (Line::new(main, &circuit), Line::new(counting, &circuit));
         Ok(Self {
-            pools: pools.into(),
+            pools,
             writers: main.clone(),
             readers: main,
             counting: counting.clone(),
             reading_counters: counting,
-            hot: Hot::new(hot, deadline),
+            hot: Hot::new(Line::new(hot, &circuit), circuit.clone(), deadline),
+            circuit,
         })
     }
+}
+
+/// Looks out for the server while the circuit is open.
+struct Outlook {
+    connector: Arc<Connector>,
+    pools: Arc<[(&'static str, Pool<Conn>, u32)]>,
+}
+
+#[async_trait]
+impl Probe for Outlook {
+    async fn answers(&self) -> bool {
+        self.connector.finds_server().await
+    }
+
+    /// Connections that lay idle may lead to a server that is gone without a word. New ones are there before
+    /// everybody asks for one at the same moment.
+    async fn renew(&self) {
+        let pools = self.pools.iter().cloned();
+        join_all(pools.map(|(_, pool, most)| renew(pool, most))).await;
+    }
+}
+
+async fn renew(pool: Pool<Conn>, most: u32) {
+    let lay_idle = 0..pool.state().idle_connections;
+    let old = join_all(lay_idle.map(|_| timeout(Duration::from_millis(50), pool.get()))).await;
+    for mut conn in old.into_iter().flatten().flatten() {
+        give_up(&mut conn);
+    }
+    let connected = async {
+        loop {
+            let fresh = (0..FRESH_CONNECTIONS.min(most)).map(|_| pool.get());
+            if join_all(fresh).await.iter().all(Result::is_ok) {
+                return;
+            }
+        }
+    };
+    // A server that has no place for all of them serves those who find one.
+    drop(timeout(LONGEST_RENEWAL, connected).await);
 }
 
 /// Makes the pool throw a connection away: what was asked on it may be answered later, or never.
@@ -163,17 +225,34 @@ struct Connector {
 impl Connector {
     async fn connect(&self) -> ConnectionResult<Conn> {
         // The driver's own timeout is for each host, and ends with the TCP handshake.
-        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
-        let limit = self.acquire_timeout.saturating_mul(hosts.saturating_add(1));
-        let connected = tokio::time::timeout(limit, self.set_up()).await;
+        let attempts = self.hosts().saturating_add(1);
+        let limit = self.acquire_timeout.saturating_mul(attempts);
+        let connected = timeout(limit, self.set_up()).await;
         connected.unwrap_or_else(|_| {
             let what = "the database did not answer in time";
             Err(ConnectionError::BadConnection(what.to_owned()))
         })
     }
 
+    /// Whether the server lets somebody in. One that has no place left is there all the same.
+    async fn finds_server(&self) -> bool {
+        let limit = self.acquire_timeout.saturating_mul(self.hosts());
+        match timeout(limit, self.authenticated()).await {
+            Ok(Ok(connected)) => connected.is_ok(),
+            Ok(Err(refused)) => refused.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
+            Err(_) => false,
+        }
+    }
+
+    fn hosts(&self) -> u32 {
+        let named = self.config.get_hosts().len();
+        let hosts = named.max(self.config.get_hostaddrs().len());
+        u32::try_from(hosts).unwrap_or(u32::MAX)
+    }
+
     async fn set_up(&self) -> ConnectionResult<Conn> {
-        let mut conn = self.authenticated().await?;
+        let refused = |e: tokio_postgres::Error| ConnectionError::BadConnection(describe(&e));
+        let mut conn = self.authenticated().await.map_err(refused)??;
         let timeout = self.statement_timeout.as_millis();
         let setup = format!(
             "SET statement_timeout = {timeout}; SET lock_timeout = {timeout}; \
@@ -188,37 +267,16 @@ impl Connector {
         Ok(conn)
     }
 
-    async fn authenticated(&self) -> ConnectionResult<Conn> {
-        let refused = |e: tokio_postgres::Error| ConnectionError::BadConnection(describe(&e));
-        if self.is_plain() {
-            let (client, io) = self
-                .config
-                .connect(tokio_postgres::NoTls)
-                .await
-                .map_err(refused)?;
-            return Conn::try_from_client_and_connection(client, io).await;
+    /// The outer error is the server's, or that there is none.
+    async fn authenticated(&self) -> Result<ConnectionResult<Conn>, tokio_postgres::Error> {
+        if tls::is_plain(&self.config) {
+            let (client, io) = self.config.connect(tokio_postgres::NoTls).await?;
+            return Ok(Conn::try_from_client_and_connection(client, io).await);
         }
         let mut config = self.config.clone();
         config.ssl_mode(SslMode::Require);
-        let (client, io) = config.connect(self.tls.clone()).await.map_err(refused)?;
-        Conn::try_from_client_and_connection(client, io).await
-    }
-
-    /// Plain text goes only to this machine, or where the URL says `sslmode=disable`; everything else
-    /// is TLS with a verified certificate (ASVS 12.3.1).
-    fn is_plain(&self) -> bool {
-        let here = |host: &Host| match host {
-            Host::Tcp(name) => {
-                let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-                name == "localhost" || address.is_ok_and(|address| address.is_loopback())
-            }
-            Host::Unix(_) => true,
-        };
-        match self.config.get_ssl_mode() {
-            SslMode::Disable => true,
-            SslMode::Prefer => self.config.get_hosts().iter().all(here),
-            _ => false,
-        }
+        let (client, io) = config.connect(self.tls.clone()).await?;
+        Ok(Conn::try_from_client_and_connection(client, io).await)
     }
 }
 
@@ -355,11 +413,14 @@ async fn due_letters(tx: &mut Conn, most: u32, now: Timestamp) -> QueryResult<Ve
 #[async_trait]
 impl Migrations for PostgresStore {
     async fn pending(&self) -> StoreResult<Vec<String>> {
-        let mut conn = self.writers.get_owned().await.map_err(from_pool)?;
+        let mut conn = self.owned().await?;
         // Diesel's own question makes its table even where it is, which takes a right to change the
         // schema that a server needs for nothing else (ASVS 13.2.2).
         let asked = diesel::sql_query("SELECT version FROM __diesel_schema_migrations");
-        match asked.load::<Applied>(&mut conn).await {
+        let Ok(answer) = timeout(self.hot.deadline, asked.load::<Applied>(&mut conn)).await else {
+            return Err(give_up(&mut conn));
+        };
+        match answer {
             Ok(applied) => migrate::missing(&applied.into_iter().map(|row| row.version).collect()),
             Err(_) => migrate::pending(&mut AsyncMigrationHarness::new(conn)),
         }
@@ -384,12 +445,19 @@ struct Applied {
 type Harness = AsyncMigrationHarness<PooledConnection<'static, Conn>>;
 
 impl PostgresStore {
+    async fn owned(&self) -> StoreResult<PooledConnection<'static, Conn>> {
+        let got = self.writers.pool.get_owned().await;
+        got.map_err(from_pool)
+    }
+
     /// Runs migrations while no other process does.
     async fn alone<T>(&self, work: impl FnOnce(&mut Harness) -> StoreResult<T>) -> StoreResult<T> {
-        let mut conn = self.writers.get_owned().await.map_err(from_pool)?;
-        // Waiting for another process and building an index may take longer than a statement of ours.
+        let mut conn = self.owned().await?;
+        // Waiting for another process and building an index may take longer than a statement of ours. That the
+        // server is gone is noticed by the kernel.
+        let wait = migrate::LONGEST_WAIT.as_millis();
         let lock = format!(
-            "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})"
+            "SET statement_timeout = 0; SET lock_timeout = {wait}; SELECT pg_advisory_lock({MIGRATION_LOCK})"
         );
         let locked = conn.batch_execute(&lock).await.map_err(from_diesel);
         let mut harness = AsyncMigrationHarness::new(conn);
@@ -412,6 +480,8 @@ mod erasing;
 mod faults;
 #[path = "sql/limits.rs"]
 mod limits;
+#[path = "sql/line.rs"]
+mod line;
 #[path = "sql/migrate.rs"]
 mod migrate;
 #[path = "sql/moving.rs"]

@@ -251,7 +251,8 @@ impl Default for PostgresSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MongoSettings {
-    /// `mongodb://user:password@host/?replicaSet=rs0`; a replica set, of one member at the least.
+    /// `mongodb://user:password@host/?replicaSet=rs0`; a replica set, of one member at the least. Other machines are
+    /// spoken to over TLS with a verified certificate unless it says `tls=false`.
     pub url: SecretString,
     /// A file that holds the URL instead.
     pub url_file: String,

@@ -8,7 +8,7 @@ mod columns;
 mod hot;
 mod types;
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, path::Path, thread, time::Duration};
 
 use async_trait::async_trait;
 use diesel::{connection::SimpleConnection, prelude::*, sqlite::SqliteConnection};
@@ -24,16 +24,18 @@ pub use self::contract::SqlStore as SqliteStore;
 use self::{
     faults::{from_diesel, to_the_end},
     hot::Hot,
+    line::Line,
     rows::CredentialsRow,
     types::{DbId, DbTime},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Stopwatch, Timestamp},
     email::EmailAddress,
     ids::UserId,
     model::mail::LetterState,
     store::{
         Migrations, Seen, StoreError, StoreResult,
+        circuit::Circuit,
         settings::{SqliteSettings, Synchronous},
     },
 };
@@ -43,6 +45,9 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const BUSY: Duration = Duration::from_secs(5);
 /// Connections that read besides the writer.
 const READERS: u32 = 4;
+
+/// How often one looks whether another process still migrates.
+const MIGRATION_POLL: Duration = Duration::from_millis(50);
 
 type Conn = SyncConnectionWrapper<SqliteConnection>;
 type Backend = diesel::sqlite::Sqlite;
@@ -55,7 +60,8 @@ macro_rules! write_tx {
     };
 }
 
-/// `busy_timeout` bounds every statement, and there is nobody else to wait for.
+/// `busy_timeout` bounds every wait, and there is nobody else to wait for. A statement that computes cannot be broken
+/// off: who drops it waits for it as well.
 macro_rules! in_time {
     ($store:expr, $conn:expr, $work:expr) => {
         $work.await
@@ -94,12 +100,15 @@ impl SqliteStore {
         make_file(&settings.path).map_err(|e| StoreError::Unavailable(e.to_string()))?;
         let opener = Opener::new(settings)?;
         let hot = Hot::start(&opener)?;
+        // The file does not go away.
+        let circuit = Circuit::new(None);
         let writers = pool(&opener, 1, BUSY).await?;
         let readers = pool(&opener, READERS, Duration::from_secs(2)).await?;
         let pools = [
             ("writer", writers.clone(), 1),
             ("readers", readers.clone(), READERS),
         ];
+        let (writers, readers) = (Line::new(writers, &circuit), Line::new(readers, &circuit));
         Ok(Self {
             pools: pools.into(),
             counting: writers.clone(),
@@ -107,6 +116,7 @@ impl SqliteStore {
             writers,
             readers,
             hot,
+            circuit,
         })
     }
 }
@@ -271,9 +281,7 @@ impl SqliteStore {
         to_the_end(async move {
             let done = tokio::task::spawn_blocking(move || {
                 let beside = format!("{}.migrating", opener.url);
-                let unavailable = |e: io::Error| StoreError::Unavailable(e.to_string());
-                let lock = fs::File::create(&beside).map_err(unavailable)?;
-                lock.lock().map_err(unavailable)?;
+                let _alone = alone(&beside)?;
                 let mut conn = opener
                     .open()
                     .map_err(|e| StoreError::Unavailable(e.to_string()))?;
@@ -283,6 +291,26 @@ impl SqliteStore {
                 .unwrap_or_else(|e| Err(StoreError::Driver(e.to_string())))
         })
         .await
+    }
+}
+
+/// Keeps other processes from migrating until the file is closed. Its thread does nothing else.
+fn alone(beside: &str) -> StoreResult<fs::File> {
+    let unavailable = |e: io::Error| StoreError::Unavailable(e.to_string());
+    let file = fs::File::create(beside).map_err(unavailable)?;
+    let watch = Stopwatch::start();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::Error(error)) => return Err(unavailable(error)),
+            Err(fs::TryLockError::WouldBlock) if watch.elapsed() < migrate::LONGEST_WAIT => {
+                thread::sleep(MIGRATION_POLL);
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                let what = "another process has been migrating the database for long";
+                return Err(StoreError::Unavailable(what.into()));
+            }
+        }
     }
 }
 
@@ -298,6 +326,8 @@ mod erasing;
 mod faults;
 #[path = "sql/limits.rs"]
 mod limits;
+#[path = "sql/line.rs"]
+mod line;
 #[path = "sql/migrate.rs"]
 mod migrate;
 #[path = "sql/moving.rs"]

@@ -2,6 +2,7 @@
 
 pub mod app;
 mod audit_edits;
+pub mod authority;
 pub mod backend;
 pub mod breaches;
 pub mod browser;
@@ -11,6 +12,7 @@ pub mod mailbox;
 mod mongodb;
 pub mod occasions;
 mod postgres;
+pub mod relay;
 pub mod servers;
 pub mod smtp;
 pub mod sqlite;

@@ -21,23 +21,22 @@ use doorward::store::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::mongodb;
+use super::{
+    authority::{Authority, Certificate},
+    mongodb,
+};
 
 /// A PostgreSQL or MongoDB server that nobody else uses.
 pub struct PrivateServer {
     backend: Backend,
     folder: TempDir,
     port: u16,
-    /// Shown by PostgreSQL to those who ask for TLS.
-    certificate: Option<Certificate>,
+    tls: bool,
     running: Option<Child>,
 }
 
-/// A certificate and its key, as PEM.
-pub struct Certificate {
-    pub certificate: String,
-    pub key: String,
-}
+/// The user of PostgreSQL who has to show a certificate in that name.
+pub const CERTIFIED: &str = "certified";
 
 impl PrivateServer {
     /// Starts a server with a migrated, empty database.
@@ -45,16 +44,27 @@ impl PrivateServer {
         Self::start_with(backend, None).await
     }
 
-    /// As [`Self::start`], for PostgreSQL that also speaks TLS.
-    pub async fn start_with(backend: Backend, certificate: Option<Certificate>) -> Self {
+    /// As [`Self::start`], with a server that shows a certificate for 127.0.0.1 of this authority, and wants to be shown
+    /// one: MongoDB by everybody, PostgreSQL by [`CERTIFIED`].
+    pub async fn start_with_tls(backend: Backend, authority: &Authority) -> Self {
+        Self::start_with(backend, Some(authority)).await
+    }
+
+    async fn start_with(backend: Backend, authority: Option<&Authority>) -> Self {
         let mut server = Self {
             backend,
             folder: tempfile::tempdir().expect("a temporary folder"),
             port: free_port(),
-            certificate,
+            tls: authority.is_some(),
             running: None,
         };
         server.prepare();
+        if let Some(authority) = authority {
+            server.write("ca.pem", &authority.certificate);
+            server.show(&authority.certify(&["127.0.0.1"]));
+            let client = authority.certify(&[CERTIFIED]);
+            server.write("client.pem", &(client.certificate + &client.key));
+        }
         server.start_again().await;
         let opened = open(&server.settings()).await.expect("the server answers");
         opened.migrations.apply().await.expect("migrated");
@@ -70,8 +80,50 @@ impl PrivateServer {
         };
         let port = self.port;
         settings.postgres.url = format!("postgres://doorward@127.0.0.1:{port}/postgres").into();
-        settings.mongodb.url = format!("mongodb://127.0.0.1:{port}/?replicaSet=rs0").into();
+        let tls = if self.tls {
+            let (ca, client) = (self.file("ca.pem"), self.file("client.pem"));
+            format!("&tls=true&tlsCAFile={ca}&tlsCertificateKeyFile={client}")
+        } else {
+            String::new()
+        };
+        settings.mongodb.url = format!("mongodb://127.0.0.1:{port}/?replicaSet=rs0{tls}").into();
         settings
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A file beside the server, as a URL writes it: `ca.pem`, and `client.pem` with the certificate and the key of
+    /// [`CERTIFIED`].
+    pub fn file(&self, name: &str) -> String {
+        let path = self.folder.path().join(name).display().to_string();
+        path.replace('/', "%2F")
+    }
+
+    /// What the server shows from its next start on, or [`Self::reload`].
+    pub fn show(&self, shown: &Certificate) {
+        self.write("server.pem", &format!("{}{}", shown.certificate, shown.key));
+        self.write("server.crt", &shown.certificate);
+        self.write("server.key", &shown.key);
+    }
+
+    /// Makes PostgreSQL read its files again, with these settings in the last place. It takes a moment.
+    pub fn reload(&self, settings: &str) {
+        let path = self.data().join("postgresql.conf");
+        let before = fs::read_to_string(&path).expect("read");
+        fs::write(path, format!("{before}\n{settings}\n")).expect("written");
+        let server = Pid::from_child(self.running.as_ref().expect("the server runs"));
+        kill_process(server, Signal::HUP).expect("told");
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changed");
+        if let (Backend::Postgres, Some((uid, gid))) = (self.backend, postgres_account()) {
+            chown(&path, Some(uid), Some(gid)).expect("given away");
+        }
     }
 
     /// Ends the server at once, without a checkpoint; clients see their connections break.
@@ -171,26 +223,24 @@ impl PrivateServer {
             .arg(self.data())
             .arg("-p")
             .arg(self.port.to_string());
+        let folder = self.folder.path().display();
         for setting in [
             "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
+            &format!("unix_socket_directories={folder}"),
             "max_connections=100",
             "fsync=off",
         ] {
             postgres.args(["-c", setting]);
         }
-        if let Some(shown) = &self.certificate {
-            let write = |name: &str, text: &str| {
-                let path = self.data().join(name);
-                fs::write(&path, text).expect("written");
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changed");
-                if let Some((uid, gid)) = postgres_account() {
-                    chown(&path, Some(uid), Some(gid)).expect("given away");
-                }
-            };
-            write("server.crt", &shown.certificate);
-            write("server.key", &shown.key);
-            postgres.args(["-c", "ssl=on"]);
+        if self.tls {
+            self.let_in_the_certified();
+            for (setting, name) in [
+                ("ssl_cert_file", "server.crt"),
+                ("ssl_key_file", "server.key"),
+                ("ssl_ca_file", "ca.pem"),
+            ] {
+                postgres.args(["-c", &format!("{setting}={folder}/{name}")]);
+            }
         }
         self.running = Some(postgres.spawn().expect("postgres runs"));
         let url = self.settings().postgres.url;
@@ -200,6 +250,17 @@ impl PrivateServer {
                 .is_ok()
         })
         .await;
+    }
+
+    fn let_in_the_certified(&self) {
+        let conf = self.data().join("postgresql.conf");
+        let before = fs::read_to_string(&conf).expect("read");
+        fs::write(conf, before + "\nssl = on\n").expect("written");
+        let hba = self.data().join("pg_hba.conf");
+        let before = fs::read_to_string(&hba).expect("read");
+        let certified = format!("hostssl all {CERTIFIED} all trust clientcert=verify-full\n");
+        let others = format!("host all {CERTIFIED} all reject\n");
+        fs::write(hba, certified + &others + &before).expect("written");
     }
 
     fn start_mongod(&mut self) {
@@ -215,6 +276,14 @@ impl PrivateServer {
             .args(["--wiredTigerCacheSizeGB", "0.25", "--port"])
             .arg(self.port.to_string());
         mongod.arg("--dbpath").arg(self.data());
+        if self.tls {
+            let file = |name: &str| self.folder.path().join(name);
+            mongod.args(["--tlsMode", "requireTLS"]);
+            mongod
+                .arg("--tlsCertificateKeyFile")
+                .arg(file("server.pem"));
+            mongod.arg("--tlsCAFile").arg(file("ca.pem"));
+        }
         mongod
             .stdin(Stdio::null())
             .stderr(Stdio::null())

@@ -4,9 +4,7 @@
 //! ours. The Python that it needs is the one that `./tests/run` has filled.
 
 use std::{
-    env,
-    fmt::Write as _,
-    fs,
+    env, fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -14,17 +12,18 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use doorward::mail::settings::{MailSettings, SmtpSettings, SmtpTls, Transport};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::until;
+use super::{authority::Authority, until};
 
 /// How a server listens and whom it lets in.
 pub struct Options {
     pub tls: SmtpTls,
     /// The name in its certificate.
     pub certificate_for: &'static str,
+    /// Whether clients have to show a certificate of the same authority.
+    pub wants_certificate: bool,
     /// The one user and password that may send; everybody where it is none.
     pub auth: Option<(&'static str, &'static str)>,
     /// Whether LOGIN is the only way to log in, as with Office 365.
@@ -39,6 +38,7 @@ impl Default for Options {
         Self {
             tls: SmtpTls::None,
             certificate_for: "localhost",
+            wants_certificate: false,
             auth: None,
             login_only: false,
             rules: Vec::new(),
@@ -241,6 +241,7 @@ impl SmtpSink {
             "tls": format!("{:?}", self.options.tls).to_lowercase(),
             "auth": self.options.auth.map(|(user, password)| [user, password]),
             "login_only": self.options.login_only,
+            "wants_certificate": self.options.wants_certificate,
             "seed": self.options.seed,
             "port": self.port,
         });
@@ -279,7 +280,7 @@ impl SmtpSink {
 
     /// The PEM file of the authority that its certificate comes from.
     pub fn ca_file(&self) -> String {
-        self.folder.path().join("ca.pem").display().to_string()
+        self.file("ca.pem")
     }
 
     /// `[mail.smtp]` for this server.
@@ -365,21 +366,22 @@ impl SmtpSink {
     }
 
     fn write_certificates(&self) {
-        let key = || KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("a name");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_key = key();
-        let ca = params.self_signed(&ca_key).expect("signed");
-        let issuer = Issuer::new(params, ca_key);
-        let names = vec![self.options.certificate_for.to_owned()];
-        let server_key = key();
-        let server = CertificateParams::new(names).expect("a name");
-        let server = server.signed_by(&server_key, &issuer).expect("signed");
-        let mut chain = server.pem();
-        write!(chain, "{}", ca.pem()).expect("a text takes everything");
-        self.write("ca.pem", &ca.pem());
-        self.write("certificate.pem", &chain);
-        self.write("key.pem", &server_key.serialize_pem());
+        let authority = Authority::new();
+        let server = authority.certify(&[self.options.certificate_for]);
+        self.write("ca.pem", &authority.certificate);
+        self.write(
+            "certificate.pem",
+            &(server.certificate + &authority.certificate),
+        );
+        self.write("key.pem", &server.key);
+        let client = authority.certify(&["doorward"]);
+        self.write("client.pem", &client.certificate);
+        self.write("client-key.pem", &client.key);
+    }
+
+    /// A file beside the server: `client.pem` and `client-key.pem` are what it wants to be shown.
+    pub fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 }
 

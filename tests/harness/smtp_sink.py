@@ -172,6 +172,9 @@ def protocol():
 def certificate():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(FOLDER / "certificate.pem", FOLDER / "key.pem")
+    if OPTIONS["wants_certificate"]:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(FOLDER / "ca.pem")
     return context
 
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use doorward::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::PoolUse,
+    metrics::{CircuitUse, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -220,6 +220,10 @@ macro_rules! watch {
 impl Store for WatchedStore {
     async fn time(&self) -> StoreResult<Timestamp> {
         watch!(self.time())
+    }
+
+    fn circuit(&self) -> CircuitUse {
+        self.inner.circuit()
     }
 
     fn pools(&self) -> Vec<PoolUse> {

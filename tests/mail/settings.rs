@@ -107,7 +107,7 @@ fn what_would_send_secrets_in_plain_text_is_refused() {
 fn what_cannot_be_obeyed_is_refused() {
     use Transport::{File, Sendgrid, Smtp};
     type Change = fn(&mut MailSettings);
-    let cases: [(Transport, Change, &str); 16] = [
+    let cases: [(Transport, Change, &str); 19] = [
         (Smtp, |s| s.transport = Transport::Memory, "mail.transport"),
         (Smtp, |s| s.language = "en us".to_owned(), "mail.language"),
         (
@@ -149,6 +149,25 @@ fn what_cannot_be_obeyed_is_refused() {
                 s.smtp.password = "a\0b".into();
             },
             "mail.smtp.password",
+        ),
+        (
+            Smtp,
+            |s| s.smtp.cert_file.push_str("own.pem"),
+            "mail.smtp.key_file",
+        ),
+        (
+            Smtp,
+            |s| s.smtp.key_file.push_str("own.pem"),
+            "mail.smtp.cert_file",
+        ),
+        (
+            Smtp,
+            |s| {
+                s.smtp.cert_file.push_str("own.pem");
+                s.smtp.key_file.push_str("own.pem");
+                (s.smtp.tls, s.smtp.allow_plain) = (SmtpTls::None, true);
+            },
+            "mail.smtp.cert_file",
         ),
         (
             Sendgrid,

@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use doorward::{
     mail::{
-        Mailer,
+        Mailer, SendError,
         file::FileMailer,
         memory::MemoryMailer,
         open::open_mailer,
@@ -187,6 +187,45 @@ async fn nothing_is_said_to_a_server_that_is_not_who_it_should_be() {
             assert_eq!(sent_by(&mailer(&settings)).await, distrust);
         }
         assert_eq!((ours.count("mail"), named_otherwise.count("mail")), (0, 0));
+    }
+}
+
+/// ASVS 12.3.5: a server that wants to know who sends is shown a certificate.
+#[tokio::test]
+async fn a_certificate_is_shown_to_a_server_that_asks() {
+    let stranger = sink(SmtpTls::Implicit);
+    for tls in [SmtpTls::Starttls, SmtpTls::Implicit] {
+        let sink = SmtpSink::start(Options {
+            tls,
+            wants_certificate: true,
+            ..Options::default()
+        });
+        let showing = |cert_file: String, key_file: String| SmtpSettings {
+            cert_file,
+            key_file,
+            ..sink.settings()
+        };
+        let (own, key) = (sink.file("client.pem"), sink.file("client-key.pem"));
+        let others = (stranger.file("client.pem"), stranger.file("client-key.pem"));
+        for refused in [sink.settings(), showing(others.0.clone(), others.1)] {
+            let outcome = sent_by(&mailer(&refused)).await;
+            assert!(matches!(outcome, Err(SendError::Later(_))), "{outcome:?}");
+        }
+        assert_eq!(sink.count("mail"), 0);
+        assert_eq!(
+            sent_by(&mailer(&showing(own.clone(), key.clone()))).await,
+            Ok(())
+        );
+        sink.wait_for(1).await;
+
+        for (cert_file, key_file) in [
+            (others.0, key.clone()),
+            (own.clone(), own),
+            (key.clone(), key),
+        ] {
+            let refused = SmtpMailer::new(&showing(cert_file, key_file)).map(drop);
+            assert_eq!(refused.expect_err("refused").key, "mail.smtp.cert_file");
+        }
     }
 }
 

@@ -28,5 +28,6 @@ mod sample;
 mod sealing;
 mod standing;
 mod sweeping;
+mod tls;
 mod users;
 mod watching;

@@ -18,7 +18,6 @@ use crate::harness::{
     PATIENCE,
     app::{Client, PASSWORD, Setup, serve},
     backend::{Backend, Database},
-    servers::{Certificate, PrivateServer},
     until,
 };
 
@@ -196,64 +195,4 @@ async fn a_server_serves_without_the_right_to_change_the_schema() {
     }
     let gone = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     database.sql(&gone).await;
-}
-
-/// A certificate for these names by an authority that nobody knows.
-fn certificate(names: &[&str]) -> Certificate {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    Certificate {
-        certificate: made.cert.pem(),
-        key: made.signing_key.serialize_pem(),
-    }
-}
-
-/// ASVS 12.3.1, 12.3.2: a certificate that nobody vouches for, or somebody else's, is no encryption.
-#[tokio::test(flavor = "multi_thread")]
-async fn tls_is_spoken_only_with_whom_the_certificate_says() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).expect("written");
-        path.display().to_string().replace('/', "%2F")
-    };
-    let refusal = async |server: &PrivateServer, options: &str| {
-        let mut settings = server.settings();
-        let url = format!("{}?{options}", settings.postgres.url.expose());
-        settings.postgres.url = url.into();
-        open(&settings).await.map(drop).map_err(|e| e.to_string())
-    };
-    let ours = certificate(&["127.0.0.1"]);
-    let trusted = file("trusted.pem", &ours.certificate);
-    let another = file("another.pem", &certificate(&["127.0.0.1"]).certificate);
-    let server = PrivateServer::start_with(Backend::Postgres, Some(ours)).await;
-    for mode in ["require", "verify-ca", "verify-full"] {
-        let with = format!("sslmode={mode}&sslrootcert={trusted}");
-        assert_eq!(refusal(&server, &with).await, Ok(()), "{mode}");
-        for without in [String::new(), format!("&sslrootcert={another}")] {
-            let sentence = refusal(&server, &format!("sslmode={mode}{without}")).await;
-            let sentence = sentence.expect_err("refused");
-            assert!(sentence.contains("certificate"), "{sentence}");
-        }
-    }
-    let missing = refusal(&server, "sslmode=require&sslrootcert=nowhere.pem").await;
-    assert_eq!(
-        missing,
-        Err("database.postgres.url: the database cannot be used: sslrootcert: nowhere.pem cannot be \
-             read; check the address and that the database is running"
-            .to_owned())
-    );
-
-    let elsewhere = certificate(&["db.example.org"]);
-    let trusted = file("elsewhere.pem", &elsewhere.certificate);
-    let server = PrivateServer::start_with(Backend::Postgres, Some(elsewhere)).await;
-    let with = format!("sslmode=require&sslrootcert={trusted}");
-    let sentence = refusal(&server, &with).await.expect_err("another name");
-    assert!(sentence.contains("certificate"), "{sentence}");
-
-    let plain = PrivateServer::start(Backend::Postgres).await;
-    let sentence = refusal(&plain, "sslmode=require")
-        .await
-        .expect_err("no TLS");
-    assert!(sentence.contains("TLS"), "{sentence}");
 }

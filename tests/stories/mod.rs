@@ -5,6 +5,7 @@ mod administration;
 mod audit;
 mod audit_reading;
 mod audit_seals;
+mod circuit;
 mod concealment;
 mod cookies;
 mod crashes;

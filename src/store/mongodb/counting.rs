@@ -47,9 +47,9 @@ pub(super) struct PoolWatch {
 
 impl PoolWatch {
     /// Listens to a client that is about to be made.
-    pub(super) fn on(options: &mut ClientOptions, most: usize) -> Arc<Self> {
+    pub(super) fn on(options: &mut ClientOptions, most: u32) -> Arc<Self> {
         let watch = Arc::new(Self {
-            most: u32::try_from(most).unwrap_or(u32::MAX),
+            most,
             ..Self::default()
         });
         let told = Arc::clone(&watch);

@@ -33,6 +33,7 @@ mod secrets;
 mod sessions;
 mod standing;
 mod sweeping;
+mod tls;
 mod trail;
 mod transaction;
 mod users;
@@ -46,7 +47,7 @@ use mongodb::{
     error::Error,
 };
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use uuid::Uuid;
@@ -71,7 +72,7 @@ use self::{
 use crate::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::PoolUse,
+    metrics::{CircuitUse, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -91,7 +92,8 @@ use crate::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
         DeleteRole, EraseUser, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
         PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
-        StoreError, StoreResult, Take, UpdateUser, UserFilter, settings::MongoSettings,
+        StoreError, StoreResult, Take, UpdateUser, UserFilter, circuit::Circuit, queue::Queue,
+        settings::MongoSettings,
     },
 };
 
@@ -106,10 +108,15 @@ pub struct MongoStore {
     database: Database,
     operation_timeout: Duration,
     linearizable: bool,
-    /// As many as there are connections: see [`Self::at_work`].
+    /// Nearly as many as there are connections: see [`Self::at_work`].
     turns: Arc<Semaphore>,
+    /// For a turn.
+    waiting: Queue,
     pool: Arc<PoolWatch>,
     lanes: Arc<Lanes>,
+    /// In the lanes.
+    waiting_in_lanes: Queue,
+    circuit: Circuit,
     /// As the server knows us.
     app_name: String,
     /// Held by whoever looks for abandoned transactions.
@@ -160,34 +167,50 @@ impl MongoStore {
         lane: Option<Arc<Mutex<()>>>,
         work: impl Future<Output = StoreResult<T>> + Send + 'static,
     ) -> StoreResult<T> {
-        let (turns, pool) = (Arc::clone(&self.turns), Arc::clone(&self.pool));
+        self.circuit.enter()?;
         let longest = self.operation_timeout.max(LONGEST_WORK);
-        let answered = timeout(self.operation_timeout, async move {
-            let alone = match lane {
-                Some(lane) => Some(lane.lock_owned().await),
-                None => None,
-            };
-            let turn = pool.turn(turns).await;
-            tokio::spawn(async move {
+        let answered = async {
+            let (alone, turn) = self.turn(lane).await?;
+            let working = tokio::spawn(async move {
                 let answer = timeout(longest, work).await;
                 drop((alone, turn));
                 answer.unwrap_or_else(|_| Err(too_slow(longest)))
+            });
+            working.await.unwrap_or_else(|ended| {
+                Err(if ended.is_panic() {
+                    StoreError::Driver("an operation panicked".into())
+                } else {
+                    StoreError::Unavailable("the node is stopping".into())
+                })
             })
-            .await
-        });
-        match answered.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(ended)) if ended.is_panic() => {
-                Err(StoreError::Driver("an operation panicked".into()))
-            }
-            Ok(Err(_)) => Err(StoreError::Unavailable("the node is stopping".into())),
-            Err(_) => {
-                // It may have waited for what nobody will finish.
-                let store = self.clone();
-                tokio::spawn(async move { store.end_abandoned().await });
-                Err(too_slow(self.operation_timeout))
-            }
+        };
+        let answered = self.circuit.within(self.operation_timeout, answered);
+        if let Some(answer) = answered.await {
+            return answer;
         }
+        self.circuit.enter()?;
+        // It may have waited for what nobody will finish.
+        let store = self.clone();
+        tokio::spawn(async move { store.end_abandoned().await });
+        Err(too_slow(self.operation_timeout))
+    }
+
+    /// Waits to be alone in a lane, and then for a turn.
+    async fn turn(
+        &self,
+        lane: Option<Arc<Mutex<()>>>,
+    ) -> StoreResult<(Option<OwnedMutexGuard<()>>, OwnedSemaphorePermit)> {
+        let alone = match lane {
+            Some(lane) => {
+                let _place = self.waiting_in_lanes.enter()?;
+                Some(lane.lock_owned().await)
+            }
+            None => None,
+        };
+        let _place = self.waiting.enter()?;
+        let turn = self.pool.turn(Arc::clone(&self.turns)).await;
+        let turn = turn.map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
+        Ok((alone, turn))
     }
 }
 
@@ -205,6 +228,10 @@ impl Store for MongoStore {
             .get_datetime("localTime")
             .map(|at| Timestamp::from_millis(at.timestamp_millis()))
             .map_err(|_| StoreError::Driver("the server did not say its time".into()))
+    }
+
+    fn circuit(&self) -> CircuitUse {
+        self.circuit.used()
     }
 
     async fn close(&self) {

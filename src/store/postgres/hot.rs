@@ -3,13 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use diesel::prelude::*;
-use diesel_async::{RunQueryDsl, pooled_connection::bb8::Pool};
-use tokio::time::timeout;
+use diesel_async::RunQueryDsl;
 
 use super::{
-    Conn,
-    faults::{from_diesel, from_pool},
+    faults::from_diesel,
     give_up,
+    line::Line,
     rows::{SessionCoreRow, UserRow},
     schema::{sessions, users},
     types::DbId,
@@ -17,20 +16,25 @@ use super::{
 use crate::{
     ids::{SessionId, UserId},
     model::session::SessionView,
-    store::StoreResult,
+    store::{StoreResult, circuit::Circuit},
 };
 
 /// Connections of its own, so that no slow write keeps a lookup waiting.
 #[derive(Clone)]
 pub(super) struct Hot {
-    pool: Pool<Conn>,
+    line: Line,
+    circuit: Circuit,
     /// How long any call on this database may take, lookups included.
     pub(super) deadline: Duration,
 }
 
 impl Hot {
-    pub(super) fn new(pool: Pool<Conn>, deadline: Duration) -> Self {
-        Self { pool, deadline }
+    pub(super) const fn new(line: Line, circuit: Circuit, deadline: Duration) -> Self {
+        Self {
+            line,
+            circuit,
+            deadline,
+        }
     }
 
     pub(super) async fn live_sessions(
@@ -43,16 +47,17 @@ impl Hot {
             *waiting.entry(*session).or_default() += 1;
         }
         let ids: Vec<DbId> = waiting.keys().map(|id| DbId(id.as_uuid())).collect();
-        let mut conn = self.pool.get().await.map_err(from_pool)?;
+        let mut conn = self.line.get().await?;
         let joined = sessions::table
             .inner_join(users::table)
             .filter(sessions::id.eq_any(ids))
             .select((SessionCoreRow::as_select(), UserRow::as_select()));
         let read = joined.load::<(SessionCoreRow, UserRow)>(&mut *conn);
-        let rows = match timeout(self.deadline, read).await {
-            Ok(rows) => rows.map_err(from_diesel)?,
-            Err(_) => return Err(give_up(&mut conn)),
+        let read = async { read.await.map_err(from_diesel) };
+        let Some(rows) = self.circuit.within(self.deadline, read).await else {
+            return Err(give_up(&mut conn));
         };
+        let rows = rows?;
         drop(conn);
         // Every column decodes by its type; what makes no sense fails here, each row for itself.
         let mut found: HashMap<SessionId, (UserId, StoreResult<SessionView>)> = rows

@@ -10,14 +10,16 @@ use super::{
     Conn, Hot,
     addresses::{self, Told},
     audit, database_time, erasing,
-    faults::{from_pool, to_the_end},
-    limits, note_seen, outbox, passwords, preparing, refreshing, registrations, roles, sessions,
-    standing, sweeping, users,
+    faults::to_the_end,
+    limits,
+    line::Line,
+    note_seen, outbox, passwords, preparing, refreshing, registrations, roles, sessions, standing,
+    sweeping, users,
 };
 use crate::{
     clock::{Span, Timestamp},
     ids::{AuditId, LetterId, RegistrationId, SessionId, UserId},
-    metrics::PoolUse,
+    metrics::{CircuitUse, PoolUse},
     model::{
         account::{NewRegistration, WaitingRegistration},
         audit::{
@@ -36,20 +38,21 @@ use crate::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
         DeleteRole, EraseUser, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
         PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
-        StoreResult, Take, UpdateUser, UserFilter,
+        StoreResult, Take, UpdateUser, UserFilter, circuit::Circuit,
     },
 };
 
 /// A SQL database behind Doorward; clones share its connections.
 #[derive(Clone)]
 pub struct SqlStore {
-    pub(super) writers: Pool<Conn>,
-    pub(super) readers: Pool<Conn>,
+    pub(super) writers: Line,
+    pub(super) readers: Line,
     /// For counters, so that a storm of them keeps nothing else waiting.
-    pub(super) counting: Pool<Conn>,
+    pub(super) counting: Line,
     /// As [`Self::counting`], for what only reads.
-    pub(super) reading_counters: Pool<Conn>,
+    pub(super) reading_counters: Line,
     pub(super) hot: Hot,
+    pub(super) circuit: Circuit,
     /// The pools by name, with the most connections that each can have.
     pub(super) pools: Arc<[(&'static str, Pool<Conn>, u32)]>,
 }
@@ -57,7 +60,7 @@ pub struct SqlStore {
 /// Makes one decision on a connection of one pool, in the time that the backend allows.
 macro_rules! on {
     ($store:expr, $pool:ident, |$conn:ident| $decision:expr) => {{
-        let mut pooled = $store.$pool.get().await.map_err(from_pool)?;
+        let mut pooled = $store.$pool.get().await?;
         let $conn: &mut Conn = &mut pooled;
         let decision = $decision;
         in_time!($store, &mut pooled, decision)
@@ -68,6 +71,10 @@ macro_rules! on {
 impl Store for SqlStore {
     async fn time(&self) -> StoreResult<Timestamp> {
         on!(self, readers, |conn| database_time(conn))
+    }
+
+    fn circuit(&self) -> CircuitUse {
+        self.circuit.used()
     }
 
     async fn close(&self) {

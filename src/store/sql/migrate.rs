@@ -1,12 +1,15 @@
 //! Schema changes, by diesel's own harness.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use diesel::migration::MigrationSource;
 use diesel_migrations::MigrationHarness;
 
 use super::{Backend, MIGRATIONS};
 use crate::store::{StoreError, StoreResult};
+
+/// How long one waits for another process that migrates, and for whoever else holds a lock.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 type Trouble = Box<dyn std::error::Error + Send + Sync>;
 

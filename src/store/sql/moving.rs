@@ -13,7 +13,7 @@ use super::{
     Backend, Conn,
     columns::{self, HAS_TRANSFER, LIST, ROW, ROWS},
     contract::SqlStore,
-    faults::{Fault, from_diesel, from_pool, to_the_end},
+    faults::{Fault, from_diesel, to_the_end},
 };
 use crate::{
     clock::Timestamp,
@@ -308,7 +308,7 @@ impl Moving for SqlStore {
     }
 
     async fn page(&self, ask: &Ask) -> StoreResult<Page> {
-        let mut pooled = self.readers.get().await.map_err(from_pool)?;
+        let mut pooled = self.readers.get().await?;
         let conn: &mut Conn = &mut pooled;
         let page = async {
             match ask.closed_kept {
@@ -320,7 +320,7 @@ impl Moving for SqlStore {
     }
 
     async fn stored(&self, kind: Kind) -> StoreResult<u64> {
-        let mut pooled = self.readers.get().await.map_err(from_pool)?;
+        let mut pooled = self.readers.get().await?;
         let conn: &mut Conn = &mut pooled;
         let work = stored(conn, kind);
         in_time!(self, &mut pooled, work)
@@ -336,7 +336,7 @@ impl Moving for SqlStore {
     }
 
     async fn unfinished(&self) -> StoreResult<Option<String>> {
-        let mut pooled = self.writers.get().await.map_err(from_pool)?;
+        let mut pooled = self.writers.get().await?;
         let conn: &mut Conn = &mut pooled;
         let work = unfinished(conn);
         in_time!(self, &mut pooled, work)
@@ -345,7 +345,7 @@ impl Moving for SqlStore {
     async fn begin(&self, state: &str) -> StoreResult<()> {
         let (store, state) = (self.clone(), state.to_owned());
         to_the_end(async move {
-            let mut pooled = store.writers.get().await.map_err(from_pool)?;
+            let mut pooled = store.writers.get().await?;
             let conn: &mut Conn = &mut pooled;
             let work = begin(conn, &state);
             in_time!(store, &mut pooled, work)
@@ -363,7 +363,7 @@ impl Moving for SqlStore {
         let (store, records) = (self.clone(), records.to_vec());
         let (before, after) = (before.to_owned(), after.to_owned());
         to_the_end(async move {
-            let mut pooled = store.writers.get().await.map_err(from_pool)?;
+            let mut pooled = store.writers.get().await?;
             let conn: &mut Conn = &mut pooled;
             let work = import(conn, kind, &records, &before, &after);
             in_time!(store, &mut pooled, work)
@@ -374,7 +374,7 @@ impl Moving for SqlStore {
     async fn finish(&self) -> StoreResult<()> {
         let store = self.clone();
         to_the_end(async move {
-            let mut pooled = store.writers.get().await.map_err(from_pool)?;
+            let mut pooled = store.writers.get().await?;
             let conn: &mut Conn = &mut pooled;
             let work = finish(conn);
             in_time!(store, &mut pooled, work)
