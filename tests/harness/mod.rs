@@ -18,7 +18,15 @@ pub mod smtp;
 pub mod sqlite;
 pub mod watched;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::TcpListener,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::Barrier;
 
@@ -48,6 +56,21 @@ where
         answers.push(task.await.expect("a racer panicked"));
     }
     answers
+}
+
+/// A port that nobody listens on, which no other test is given and which the system gives to nobody by itself: it
+/// picks higher ones.
+pub fn free_port() -> u16 {
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let beginning = process::id().wrapping_mul(997);
+    let mut ports = (0..PORTS).map(|_| {
+        let n = beginning.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(FIRST + n % PORTS).expect("below 30000")
+    });
+    let free = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.expect("a free port")
 }
 
 /// How many rounds of a loop to run: a tenth of them unless `./tests/run --long` asks for all.

@@ -5,7 +5,6 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader},
-    net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
@@ -23,7 +22,7 @@ use tempfile::TempDir;
 
 use super::{
     authority::{Authority, Certificate},
-    mongodb,
+    free_port, mongodb,
 };
 
 /// A PostgreSQL or MongoDB server that nobody else uses.
@@ -364,9 +363,4 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| {
         panic!("this test needs servers of its own: set {name} or run ./tests/run")
     })
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
 }

@@ -4,9 +4,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Running, command, free_port, installed, repository, run, until_listening};
+use super::{Running, command, installed, repository, run, until_listening};
 use crate::{
-    harness::app::{Client, PASSWORD},
+    harness::{
+        app::{Client, PASSWORD},
+        free_port,
+    },
     program::{Place, Serving},
 };
 

@@ -11,7 +11,6 @@ mod nginx;
 use std::{
     env,
     ffi::OsStr,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output},
 };
@@ -30,12 +29,6 @@ fn installed(variable: &str) -> PathBuf {
         || panic!("{variable} is not set: run ./tests/run, which installs what this test needs"),
         PathBuf::from,
     )
-}
-
-/// A port that nobody listens on now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// Waits until somebody listens.

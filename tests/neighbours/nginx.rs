@@ -20,11 +20,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use super::{Running, command, free_port, installed, repository, until_listening};
+use super::{Running, command, installed, repository, until_listening};
 use crate::harness::{
     app::{Client, Node, PASSWORD, Reply, Setup, serve},
     backend::Database,
     browser::{Browser, form_body, set_cookie},
+    free_port,
     servers::PrivateServer,
 };
 
