@@ -29,7 +29,7 @@ use crate::{
     ids::UserId,
     metrics::PoolUse,
     model::mail::LetterState,
-    store::StoreResult,
+    store::{StoreError, StoreResult},
 };
 
 /// How the driver's connections are used, as its events tell.
@@ -122,7 +122,7 @@ impl MongoStore {
             doc! { "$group": { "_id": null, "count": { "$sum": here } } },
         ];
         let found = self.aggregated(USERS, counted).await?;
-        Ok(found.as_ref().map_or(0, count))
+        found.as_ref().map_or(Ok(0), count)
     }
 
     pub(super) async fn count_waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)> {
@@ -137,11 +137,11 @@ impl MongoStore {
         };
         let oldest = found.get_datetime("oldest").ok();
         let oldest = oldest.map(|at| Timestamp::from_millis(at.timestamp_millis()));
-        Ok((count(&found), oldest))
+        Ok((count(&found)?, oldest))
     }
 
     /// The one document that an aggregation comes to.
-    async fn aggregated(
+    pub(super) async fn aggregated(
         &self,
         collection: &str,
         pipeline: Vec<Document>,
@@ -168,11 +168,12 @@ impl MongoStore {
     }
 }
 
-fn count(found: &Document) -> u64 {
+/// The number that an aggregation counted; what is none is no nought.
+pub(super) fn count(found: &Document) -> StoreResult<u64> {
     let count = match found.get("count") {
-        Some(Bson::Int32(n)) => i64::from(*n),
-        Some(Bson::Int64(n)) => *n,
-        _ => 0,
+        Some(Bson::Int32(n)) => u64::try_from(*n).ok(),
+        Some(Bson::Int64(n)) => u64::try_from(*n).ok(),
+        _ => None,
     };
-    u64::try_from(count).unwrap_or(0)
+    count.ok_or_else(|| StoreError::Driver("documents were not counted".into()))
 }

@@ -18,12 +18,13 @@ use self::cells::{KEPT, cursor_of, document, login_names, read_record, sessions}
 use super::{
     MongoStore,
     audit::{AUDIT_EVENTS, AUDIT_KEYS},
+    counting::count,
     documents::{LOGIN_NAMES, ONE_TIME_SECRETS, ROLES, USERS},
     limits::{DEVICES, RATE_LIMITS},
     opening::CLOSED_KEPT,
     outbox::MAIL_OUTBOX,
     registrations::PENDING_REGISTRATIONS,
-    rows::{id, lenient, whole},
+    rows::{id, lenient},
     trail::AUDIT_MARKS,
     transaction::{Step, Stopped, Transaction, transact},
 };
@@ -219,17 +220,10 @@ impl MongoStore {
     }
 
     async fn stored_sessions(&self) -> StoreResult<u64> {
-        let users = self.collection(USERS);
         let size = doc! { "$size": { "$ifNull": ["$sessions", []] } };
-        let counting = [doc! { "$group": { "_id": null, "n": { "$sum": size } } }];
-        let counted = self.bounded(async move {
-            let mut cursor = users.aggregate(counting).await?;
-            let is_any = cursor.advance().await?;
-            Ok(is_any.then(|| cursor.current().to_owned()))
-        });
-        let counted = counted.await?;
-        let count = counted.and_then(|n| lenient(&n, "n", whole));
-        Ok(count.and_then(|n| n.try_into().ok()).unwrap_or(0))
+        let counting = vec![doc! { "$group": { "_id": null, "count": { "$sum": size } } }];
+        let counted = self.aggregated(USERS, counting).await?;
+        counted.as_ref().map_or(Ok(0), count)
     }
 }
 
