@@ -9,7 +9,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::timeout,
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
@@ -27,7 +27,7 @@ const LARGEST_BATCH: usize = 256;
 const LONGEST_QUEUE: usize = 8192;
 /// Readers; one is at work unless it is slow.
 const READERS: usize = 4;
-/// A statement that takes longer no longer holds up the next one.
+/// A statement that takes longer than this, and up to twice as long, no longer holds up the next one.
 const SLOW: Duration = Duration::from_millis(50);
 /// No request waits longer for its session.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -101,18 +101,26 @@ impl Lookup {
     }
 }
 
-/// One reader: takes the turn, drains what waits, asks once. The turn passes on when the answer is
-/// there, or when it is slow in coming.
+/// One reader: takes the turn, drains what waits, asks once, and so on. The turn passes on when an answer is slow
+/// in coming.
 async fn read(store: &Arc<dyn Store>, queue: &Mutex<mpsc::Receiver<Question>>, metrics: &Metrics) {
     let mut batch = Vec::with_capacity(LARGEST_BATCH);
+    let mut ticks = interval(SLOW);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Kept as long as statements are quick: to pass it on wakes another reader, and with it another thread.
+    let mut kept = None;
     loop {
-        let mut turn = queue.lock().await;
+        let mut turn = match kept.take() {
+            Some(turn) => turn,
+            None => queue.lock().await,
+        };
         // Draining comes before the statement begins: see the module's promise.
         if turn.recv_many(&mut batch, LARGEST_BATCH).await == 0 {
             return;
         }
         batch.retain(|question| !question.answer.is_closed());
         if batch.is_empty() {
+            kept = Some(turn);
             continue;
         }
         metrics.lookups.add(batch.len() as u64);
@@ -124,8 +132,13 @@ async fn read(store: &Arc<dyn Store>, queue: &Mutex<mpsc::Receiver<Question>>, m
             .collect();
         let statement = store.live_sessions(&wanted);
         tokio::pin!(statement);
-        let found = if let Ok(found) = timeout(SLOW, &mut statement).await {
-            drop(turn);
+        let in_time = tokio::select! {
+            biased;
+            found = &mut statement => Some(found),
+            () = slow(&mut ticks) => None,
+        };
+        let found = if let Some(found) = in_time {
+            kept = Some(turn);
             found
         } else {
             drop(turn);
@@ -134,6 +147,13 @@ async fn read(store: &Arc<dyn Store>, queue: &Mutex<mpsc::Receiver<Question>>, m
         metrics.lookup_seconds.took(watch.elapsed());
         hand_back(&mut batch, found);
     }
+}
+
+/// Until a statement that begins now is slow: two ticks, of which the first may be due already. A timer of its own
+/// for each statement would wake the whole runtime each time.
+async fn slow(ticks: &mut Interval) {
+    ticks.tick().await;
+    ticks.tick().await;
 }
 
 fn hand_back(batch: &mut Vec<Question>, found: StoreResult<Vec<Answer>>) {

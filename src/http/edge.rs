@@ -35,10 +35,11 @@ use super::{
     methods,
     origins::is_safe,
     problem::Problem,
+    shortcut::Shortcut,
     surface::{Surface, X_REQUEST_ID},
     system_api::not_found,
 };
-use crate::{auth::Auth, clock::Stopwatch};
+use crate::{audit::coming_from, auth::Auth, clock::Stopwatch};
 
 /// Headers of every answer, unless its handler set them itself (ASVS 3.2.1, 3.4, 3.5.8, 14.3.2). What
 /// `default-src` says of plugins is said once more, for browsers and scanners that ask for it by name.
@@ -81,6 +82,8 @@ pub(super) struct Edge<E> {
     /// Requests that are worked on.
     at_work: AtomicUsize,
     requests: Requests,
+    /// Whether what is asked most is answered without `inner`.
+    has_shortcuts: bool,
 }
 
 impl<E: Endpoint> Edge<E> {
@@ -93,7 +96,27 @@ impl<E: Endpoint> Edge<E> {
             methods,
             surface,
             at_work: AtomicUsize::new(0),
+            has_shortcuts: false,
         }
+    }
+
+    /// Answers what is asked most without asking `inner`, which answers the same.
+    pub(super) fn with_shortcuts(self) -> Self {
+        Self {
+            has_shortcuts: true,
+            ..self
+        }
+    }
+
+    async fn answer_soon(
+        &self,
+        shortcut: Shortcut,
+        request: &Request,
+        context: &Context,
+    ) -> Result<Response, Error> {
+        let place = self.place(false)?;
+        let answered = coming_from(context.origin(request), shortcut.answer(request));
+        self.guarded(place, answered).await
     }
 
     async fn answer(&self, mut request: Request, context: &Context) -> Result<Response, Error> {
@@ -115,16 +138,39 @@ impl<E: Endpoint> Edge<E> {
             request.set_body(Body::from_bytes(bytes));
         }
         let place = self.place(is_free)?;
-        let handled = AssertUnwindSafe(context.recorded(&self.inner, request)).catch_unwind();
-        let handled = within(options.request_timeout.to_duration(), handled).await;
+        let handled = context.recorded(&self.inner, request);
+        let answered = self.guarded(place, handled).await;
+        answered.map(IntoResponse::into_response)
+    }
+
+    /// The answer to whatever is asked; where pages of another site may read it, also whether they may ask.
+    async fn answer_any(
+        &self,
+        request: Request,
+        context: &Context,
+        is_readable: bool,
+    ) -> Result<Response, (Problem, Error)> {
+        if is_readable && let Some(allowed) = preflight(&request) {
+            return Ok(allowed);
+        }
+        let path = request.uri().path().to_owned();
+        let answered = self.answer(request, context).await;
+        answered.map_err(|error| (self.methods.problem_of(&error, &path), error))
+    }
+
+    /// What is answered in time and without a panic.
+    async fn guarded<T>(
+        &self,
+        place: Option<Place<'_>>,
+        handled: impl Future<Output = poem::Result<T>>,
+    ) -> poem::Result<T> {
+        let limit = self.surface.options.request_timeout.to_duration();
+        let handled = within(limit, AssertUnwindSafe(handled).catch_unwind()).await;
         drop(place);
         let Some(handled) = handled else {
             return Err(Problem::too_late().into());
         };
-        let Ok(answered) = handled else {
-            return Err(Problem::internal("a handler panicked").into());
-        };
-        answered.map(IntoResponse::into_response)
+        handled.unwrap_or_else(|_| Err(Problem::internal("a handler panicked").into()))
     }
 
     /// A place among the requests that are worked on; whoever asks only whether this node lives needs none.
@@ -190,7 +236,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         let (watch, _in_flight) = (Stopwatch::start(), self.requests.begin());
         let context = Context::new(&self.auth, &self.surface, &request);
         request.set_data(context.clone());
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let method = request.method().clone();
         // First of all: to a proxy any 2xx means that a request may pass, that of a preflight as well.
         as_asked(&mut request, &context);
         let reader = self.surface.origins.reader(request.headers());
@@ -201,22 +247,23 @@ impl<E: Endpoint> Endpoint for Edge<E> {
             method,
             span: OnceCell::new(),
         };
-        let span = if is_quiet {
-            Span::none()
+        let shortcut = self.has_shortcuts.then(|| Shortcut::of(&mut request));
+        let answered = if let Some(shortcut) = shortcut.flatten() {
+            let answered = self.answer_soon(shortcut, &request, &context).await;
+            answered.map_err(|error| (self.methods.problem_of(&error, ""), error))
         } else {
-            line.span(&context).clone()
+            let span = if is_quiet {
+                Span::none()
+            } else {
+                line.span(&context).clone()
+            };
+            let answered = self.answer_any(request, &context, reader.is_some());
+            // Boxed: what is asked most is not to carry the room that all else needs.
+            answered.instrument(span).boxed().await
         };
-        let answered = async {
-            match reader.as_ref().and_then(|_| preflight(&request)) {
-                Some(allowed) => Ok(allowed),
-                None => self.answer(request, &context).await,
-            }
-        };
-        let answered = answered.instrument(span).await;
         let (route, mut response) = match answered {
             Ok(response) => (response.data::<PathPattern>().cloned(), response),
-            Err(error) => {
-                let problem = self.methods.problem_of(&error, &path);
+            Err((problem, error)) => {
                 line.span(&context).in_scope(|| problem.log());
                 let route = error.data::<PathPattern>().cloned();
                 (route, problem.render(&context.request_id))

@@ -64,7 +64,6 @@ use self::{
     password_api::PasswordApi,
     persons_api::{EventsApi, PersonsApi},
     roles_api::RolesApi,
-    shortcut::Shortcut,
     strength_api::StrengthApi,
     surface::{Context, Surface},
     system_api::{SystemApi, VersionApi},
@@ -486,8 +485,10 @@ impl Auth {
                 OpenApiService::new(api, "Doorward", env!("CARGO_PKG_VERSION")),
             )
         };
-        let routes = Shortcut(with_pages(route, options));
-        Edge::around(routes, self.clone(), surface).boxed()
+        let routes = with_pages(route, options);
+        Edge::around(routes, self.clone(), surface)
+            .with_shortcuts()
+            .boxed()
     }
 
     /// `/metrics` and nothing else, for a listener of its own.

@@ -1,11 +1,12 @@
 //! The two questions that nearly every request asks, answered without the router.
 //!
 //! `GET /v1/auth/me` and `GET /v1/auth/check` without a query go straight to what their operations do; with one,
-//! and for everything else, the router finds the way. What is answered is the same either way.
+//! and for everything else, the router finds the way. What is answered is the same either way. What surrounds an
+//! answer is for `edge`.
 
 use std::sync::{Arc, LazyLock};
 
-use poem::{Endpoint, Error, IntoResponse, PathPattern, Request, Response, http::Method};
+use poem::{Error, IntoResponse, PathPattern, Request, Response, http::Method};
 
 use super::{
     check_api::{self, plain_check},
@@ -18,24 +19,42 @@ const ME: &str = "/v1/auth/me";
 static ME_ROUTE: LazyLock<Arc<str>> = LazyLock::new(|| ME.into());
 static CHECK_ROUTE: LazyLock<Arc<str>> = LazyLock::new(|| check_api::PATH.into());
 
-/// All routes, some of them by the shortcut.
-pub(super) struct Shortcut<E>(pub(super) E);
+/// A question that needs no router.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shortcut {
+    Me,
+    Check,
+}
 
-impl<E: Endpoint<Output = Response>> Endpoint for Shortcut<E> {
-    type Output = Response;
+impl Shortcut {
+    /// The one that this request may take, if it has no body to be read.
+    pub(super) fn of(request: &mut Request) -> Option<Self> {
+        if request.method() != Method::GET || request.uri().query().is_some() {
+            return None;
+        }
+        let shortcut = match request.uri().path() {
+            ME => Self::Me,
+            check_api::PATH => Self::Check,
+            _ => return None,
+        };
+        let body = request.take_body();
+        if body.is_empty() {
+            return Some(shortcut);
+        }
+        request.set_body(body);
+        None
+    }
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        let is_plain = request.method() == Method::GET && request.uri().query().is_none();
-        let (route, answered) = match request.uri().path() {
-            ME if is_plain => {
-                let caller = caller_of(&request, &Method::GET).await;
+    /// The answer, with the route as the router names it, for whoever counts and logs.
+    pub(super) async fn answer(self, request: &Request) -> poem::Result<Response> {
+        let (route, answered) = match self {
+            Self::Me => {
+                let caller = caller_of(request, &Method::GET).await;
                 let answered = caller.map(|caller| me(caller).into_response());
                 (&ME_ROUTE, answered.map_err(Error::from))
             }
-            check_api::PATH if is_plain => (&CHECK_ROUTE, plain_check(&request).await),
-            _ => return self.0.call(request).await,
+            Self::Check => (&CHECK_ROUTE, plain_check(request).await),
         };
-        // As the router does, for whoever counts and logs.
         let pattern = PathPattern(Arc::clone(route));
         match answered {
             Ok(mut response) => {

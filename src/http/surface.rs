@@ -150,7 +150,8 @@ impl Context {
         }
     }
 
-    fn origin(&self, request: &Request) -> impl Fn() -> Origin + Send + Sync + use<> {
+    /// Where a request comes from, for whoever records what it does.
+    pub(super) fn origin(&self, request: &Request) -> impl Fn() -> Origin + Send + Sync + use<> {
         let (request_id, address) = (Arc::clone(&self.request_id), self.client_ip);
         let agent = request.headers().get(USER_AGENT).cloned();
         move || Origin {

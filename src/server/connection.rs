@@ -97,6 +97,8 @@ async fn http1<E: Endpoint + 'static, S: Stream>(asked: Asked<E>, stream: S, ent
     });
     let connection = http1::Builder::new()
         .max_header_size(LONGEST_HEAD.into())
+        // Answers are small: one piece is written faster than two are gathered.
+        .writev(false)
         .serve_connection(Watched::new(stream, entry), answers);
     let finish = http1::Connection::graceful_shutdown;
     // How a connection ends is its client's business.

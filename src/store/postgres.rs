@@ -62,6 +62,12 @@ const FRESH_CONNECTIONS: u32 = 4;
 /// How long those who ask are refused for them at the most.
 const LONGEST_RENEWAL: Duration = Duration::from_secs(2);
 
+/// For connections that only look rows up by their keys: one plan, by the keys' indexes, for ever. Left to itself the
+/// server plans anew for every short list, and for a table that was small at the time keeps reading all of it.
+/// Servers that only resemble PostgreSQL may lack some of these.
+const FOR_LOOKUPS: &str = "SELECT set_config(name, CASE vartype WHEN 'enum' THEN 'force_generic_plan' ELSE 'off' END, \
+     false) FROM pg_settings WHERE name IN ('plan_cache_mode', 'enable_seqscan', 'enable_hashjoin', 'enable_mergejoin')";
+
 type Conn = AsyncPgConnection;
 type Backend = diesel::pg::Pg;
 
@@ -130,16 +136,22 @@ impl PostgresStore {
         if config.get_application_name().is_none() {
             config.application_name("doorward");
         }
-        let connector = Arc::new(Connector {
+        let connector = Connector {
             config,
             tls,
             acquire_timeout: acquire,
             statement_timeout: settings.statement_timeout,
+            more: "",
+        };
+        let for_lookups = Arc::new(Connector {
+            more: FOR_LOOKUPS,
+            ..connector.clone()
         });
+        let connector = Arc::new(connector);
         let first = connector.connect().await;
         drop(first.map_err(|e| StoreError::Unavailable(e.to_string()))?);
         let main = pool(&connector, settings.max_connections.max(2), acquire).await?;
-        let hot = pool(&connector, HOT_CONNECTIONS, acquire).await?;
+        let hot = pool(&for_lookups, HOT_CONNECTIONS, acquire).await?;
         let counting = pool(&connector, settings.limiter_connections.max(1), acquire).await?;
         // The server's own timeout comes first and says more.
         let deadline = settings.statement_timeout.to_duration() + Duration::from_secs(1);
@@ -215,11 +227,14 @@ fn give_up(conn: &mut Conn) -> StoreError {
     StoreError::Unavailable("the database did not answer in time".into())
 }
 
+#[derive(Clone)]
 struct Connector {
     config: tokio_postgres::Config,
     tls: MakeRustlsConnect,
     acquire_timeout: Duration,
     statement_timeout: Span,
+    /// What is set besides.
+    more: &'static str,
 }
 
 impl Connector {
@@ -259,7 +274,8 @@ impl Connector {
              SET idle_in_transaction_session_timeout = {timeout}; \
              SET default_transaction_isolation = 'read committed'; SET TimeZone = 'UTC'; \
              SELECT set_config('synchronous_commit', 'on', false) \
-             WHERE current_setting('synchronous_commit') = 'off'"
+             WHERE current_setting('synchronous_commit') = 'off'; {}",
+            self.more
         );
         conn.batch_execute(&setup)
             .await

@@ -4,7 +4,8 @@
 //! it once. All lookups of a batch are one read transaction, which ends with the batch.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
     thread,
 };
 
@@ -38,25 +39,82 @@ struct Batch {
 /// The reader threads; they end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Hot {
-    batches: mpsc::Sender<Batch>,
+    desk: Arc<Desk>,
     opener: Arc<Opener>,
+}
+
+/// Where batches are handed to threads: to the one that came to rest last, whose caches are warm, so that one thread
+/// does it all as long as it can.
+struct Desk {
+    threads: Vec<mpsc::Sender<Batch>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    resting: Vec<usize>,
+    waiting: VecDeque<Batch>,
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a batch to a thread that rests, or keeps it for the first that has time.
+    fn hand_in(&self, batch: Batch) -> StoreResult<()> {
+        let resting = {
+            let mut state = self.state();
+            match state.resting.pop() {
+                Some(thread) => thread,
+                None => {
+                    state.waiting.push_back(batch);
+                    return Ok(());
+                }
+            }
+        };
+        let thread = self.threads.get(resting).ok_or_else(gone)?;
+        thread.send(batch).map_err(|_| gone())
+    }
+
+    /// The next batch for a thread that has time, or none, and it rests.
+    fn next_for(&self, thread: usize) -> Option<Batch> {
+        let mut state = self.state();
+        let next = state.waiting.pop_front();
+        if next.is_none() {
+            state.resting.push(thread);
+        }
+        next
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("the reader threads are gone".into())
 }
 
 impl Hot {
     pub(super) fn start(opener: &Opener) -> StoreResult<Self> {
-        let (batches, queue) = mpsc::channel::<Batch>();
-        let queue = Arc::new(Mutex::new(queue));
-        for n in 0..THREADS {
+        let (threads, inboxes): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel()).unzip();
+        let state = State {
+            resting: (0..THREADS).collect(),
+            waiting: VecDeque::new(),
+        };
+        let desk = Arc::new(Desk {
+            threads,
+            state: Mutex::new(state),
+        });
+        for (n, inbox) in inboxes.into_iter().enumerate() {
             let unavailable = |e: String| StoreError::Unavailable(e);
             let mut conn = opener.open().map_err(|e| unavailable(e.to_string()))?;
-            let queue = Arc::clone(&queue);
+            // The threads' own ends of their channels are with the desk.
+            let desk = Arc::downgrade(&desk);
             thread::Builder::new()
                 .name(format!("sessions-{n}"))
-                .spawn(move || work(&mut conn, &queue))
+                .spawn(move || run(n, &mut conn, &inbox, &desk))
                 .map_err(|e| unavailable(e.to_string()))?;
         }
         Ok(Self {
-            batches,
+            desk,
             opener: Arc::new(opener.clone()),
         })
     }
@@ -67,28 +125,35 @@ impl Hot {
 
     pub(super) async fn live_sessions(&self, wanted: &[(UserId, SessionId)]) -> Answers {
         let (answer, answered) = oneshot::channel();
-        let gone = |()| StoreError::Unavailable("the reader threads are gone".into());
-        let batch = Batch {
+        self.desk.hand_in(Batch {
             wanted: wanted.to_vec(),
             answer,
-        };
-        self.batches.send(batch).map_err(|_| gone(()))?;
-        answered.await.map_err(|_| gone(()))?
+        })?;
+        answered.await.map_err(|_| gone())?
     }
 }
 
-fn work(conn: &mut SqliteConnection, queue: &Mutex<mpsc::Receiver<Batch>>) {
-    loop {
-        let batch = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Batch { wanted, answer }) = batch else {
-            return;
-        };
-        let answers = conn
-            .transaction(|tx| Ok(wanted.iter().map(|key| look_up(tx, *key)).collect()))
-            .map_err(from_diesel);
-        // Nobody waits any more where the store is gone.
-        let _ = answer.send(answers);
+fn run(
+    thread: usize,
+    conn: &mut SqliteConnection,
+    inbox: &mpsc::Receiver<Batch>,
+    desk: &Weak<Desk>,
+) {
+    while let Ok(batch) = inbox.recv() {
+        let mut next = Some(batch);
+        while let Some(batch) = next {
+            work(conn, batch);
+            next = desk.upgrade().and_then(|desk| desk.next_for(thread));
+        }
     }
+}
+
+fn work(conn: &mut SqliteConnection, Batch { wanted, answer }: Batch) {
+    let answers = conn
+        .transaction(|tx| Ok(wanted.iter().map(|key| look_up(tx, *key)).collect()))
+        .map_err(from_diesel);
+    // Nobody waits any more where the store is gone.
+    let _ = answer.send(answers);
 }
 
 fn look_up(
@@ -100,7 +165,8 @@ fn look_up(
         .inner_join(users::table)
         .filter(users::id.eq(DbId(user.as_uuid())))
         .select((SessionCoreRow::as_select(), UserRow::as_select()))
-        .first(conn)
+        // Not `first`: SQLite compiles a statement anew for each value that its limit is bound to.
+        .get_result(conn)
         .optional()
         .map_err(from_diesel)?;
     row.map(|(session, user)| session.view(user)).transpose()
