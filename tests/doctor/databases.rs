@@ -1,6 +1,6 @@
 //! What each database tells of itself.
 
-use mongodb::bson::doc;
+use ::mongodb::bson::doc;
 
 use super::{Report, doctor, refused, starts_without};
 use crate::{
@@ -69,6 +69,37 @@ fn a_file_that_others_can_change_stops_the_start() {
     let memory = [("DOORWARD__DATABASE__SQLITE__PATH", path.as_str())];
     place.run(&["migrate"], &memory).answer();
     doctor(&place, &memory).says("sqlite.disk", "yellow", "in memory (tmpfs)");
+}
+
+#[test]
+fn a_schema_that_is_behind_and_a_missing_administrator_are_named() {
+    let place = Place::new();
+    let strict = [
+        ("DOORWARD__ENVIRONMENT", "test"),
+        ("DOORWARD__DATABASE__AUTO_MIGRATE", "false"),
+    ];
+    place.run(&["migrate"], &strict).answer();
+    let admin = [
+        "admin",
+        "create",
+        "--email",
+        "root@example.org",
+        "--password-stdin",
+    ];
+    let variables = [&super::BASE[..], &strict].concat();
+    let named = |level| doctor(&place, &strict).level("database.administrator") == level;
+    assert!(named("yellow"));
+    let made = place.run_with_input(&admin, &variables, "correct horse battery staple");
+    made.answer();
+    assert!(named("green"));
+
+    place.run(&["migrate", "--down", "1"], &strict).answer();
+    let report = doctor(&place, &strict);
+    report.says("database.migrations", "red", "run `doorward migrate`");
+    assert_eq!(report.code, 1);
+    let report = doctor(&place, &[]);
+    report.says("database.migrations", "yellow", "`serve` applies");
+    assert_eq!(report.code, 0);
 }
 
 const POSTGRES: (&str, &str) = ("DOORWARD__DATABASE__BACKEND", "postgres");
