@@ -136,6 +136,8 @@ checks! {
     MailLogin = "mail.login", false;
     /// The service that knows passwords from breaches answers.
     Breaches = "passwords.breach", false;
+    /// The nodes that the canary asks answer.
+    Peers = "canary.peers", false;
 }
 
 impl Check {

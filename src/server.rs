@@ -67,13 +67,13 @@ const SLOWEST_TIME: Duration = Duration::from_secs(4);
 /// The first [`BadSetting`] that stops the start.
 pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> {
     settings.check()?;
-    let answered = examined::before_opening(&settings).await?;
+    let seen = examined::before_opening(&settings).await?;
     let Service {
         auth,
         clock,
         mailbox,
     } = open_service(&settings).await?;
-    examined::after_opening(&settings, &auth, answered).await?;
+    examined::after_opening(&settings, &auth, seen).await?;
     let tls = Tls::open(&settings.http.tls, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let listeners = listen(&settings, tls.as_ref()).await?;
     let cannot = |e: io::Error| {

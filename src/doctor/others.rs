@@ -1,4 +1,4 @@
-//! Others that are asked whether they will do their part: the mail server and the breach service.
+//! Others that are asked whether they will do their part: the mail server, the breach service and the other nodes.
 //!
 //! Decides how long each may take. No letter is sent, and nothing about anybody is asked.
 
@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::{
+    auth::canary,
     config::Settings,
     finding::{Check, Finding},
     mail::{open::open_mailer, settings::Transport},
@@ -18,8 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Asks everybody whom the settings name.
 pub async fn of_others(settings: &Settings) -> Vec<Finding> {
-    let (mail, breaches) = tokio::join!(login(settings), breaches(settings));
-    mail.into_iter().chain(breaches).collect()
+    let (mail, breaches, peers) =
+        tokio::join!(login(settings), breaches(settings), peers(settings));
+    [mail, breaches, peers].into_iter().flatten().collect()
 }
 
 pub(super) fn transport(settings: &Settings) -> Finding {
@@ -82,4 +84,27 @@ async fn breaches(settings: &Settings) -> Option<Finding> {
             ),
         ),
     })
+}
+
+async fn peers(settings: &Settings) -> Option<Finding> {
+    let name = Check::Peers;
+    if settings.canary.peers.is_empty() {
+        return None;
+    }
+    let asked = match canary::reach(&settings.canary).await {
+        Ok(asked) => asked,
+        Err(bad) => return Some(Finding::red(name, bad.to_string())),
+    };
+    let silent = asked.iter().filter_map(|(peer, why)| Some((peer, (*why)?)));
+    let silent: Vec<String> = silent
+        .map(|(peer, why)| format!("{peer} ({why})"))
+        .collect();
+    if silent.is_empty() {
+        return Some(Finding::green(name, "the other nodes answer"));
+    }
+    let says = format!(
+        "nobody measures how fast a revocation is obeyed by {}; check canary.peers and the way there",
+        silent.join(", ")
+    );
+    Some(Finding::yellow(name, says))
 }

@@ -12,48 +12,53 @@ use crate::{
     setting::BadSetting,
 };
 
-/// Settings and the database's own word, before it is opened. Answers whether it gave that.
-pub(super) async fn before_opening(settings: &Settings) -> Result<bool, BadSetting> {
+/// What was seen before the database was opened.
+pub(super) struct Seen {
+    found: Vec<Finding>,
+    /// Whether the database gave its own word.
+    answered: bool,
+}
+
+/// Settings and the database's own word, before it is opened.
+pub(super) async fn before_opening(settings: &Settings) -> Result<Seen, BadSetting> {
     let mut found = doctor::of_settings(settings);
     found.retain(|one| !one.name.is_lasting());
     let told = doctor::of_database(settings).await;
     let answered = told.is_some();
     found.extend(told.into_iter().flatten());
-    judge(settings, &found)?;
-    Ok(answered)
+    settings.doctor.judge(&found)?;
+    Ok(Seen { found, answered })
 }
 
-/// This machine's clock by that of the database, which is open by now.
+/// This machine's clock by that of the database, which is open by now; then the log hears of everything.
 pub(super) async fn after_opening(
     settings: &Settings,
     auth: &Auth,
-    answered: bool,
+    seen: Seen,
 ) -> Result<(), BadSetting> {
-    if !answered {
+    let mut found = seen.found;
+    // A database that has gone away meanwhile stops no node.
+    if let Ok((here, there, took)) = super::compare_clocks(auth.database_time()).await {
+        found.push(doctor::clock(here, there, took));
+    }
+    settings.doctor.judge(&found)?;
+    if !seen.answered {
         tracing::warn!("the database did not answer when it was asked about its settings");
     }
-    let compared = super::compare_clocks(auth.database_time()).await;
-    // A database that has gone away meanwhile stops no node.
-    let Ok((here, there, took)) = compared else {
-        return Ok(());
-    };
-    judge(settings, &[doctor::clock(here, there, took)])
+    found.iter().for_each(|one| warn(settings, one));
+    Ok(())
 }
 
-fn judge(settings: &Settings, found: &[Finding]) -> Result<(), BadSetting> {
-    settings.doctor.judge(found)?;
+fn warn(settings: &Settings, one: &Finding) {
     let in_earnest = settings.environment == Environment::Production;
-    for one in found {
-        let (finding, says) = (one.name.as_str(), one.says.as_str());
-        match (one.level, settings.doctor.ignores(one)) {
-            (Level::Red, _) => {
-                tracing::warn!(finding, says, "doctor.ignore sets aside what is red");
-            }
-            (Level::Yellow, false) if in_earnest => {
-                tracing::warn!(finding, says, "the doctor says");
-            }
-            _ => {}
+    let (finding, says) = (one.name.as_str(), one.says.as_str());
+    match (one.level, settings.doctor.ignores(one)) {
+        (Level::Red, _) => {
+            tracing::warn!(finding, says, "doctor.ignore sets aside what is red");
         }
+        (Level::Yellow, false) if in_earnest => {
+            tracing::warn!(finding, says, "the doctor says");
+        }
+        _ => {}
     }
-    Ok(())
 }

@@ -191,6 +191,23 @@ async fn a_breach_service_that_is_away_is_named() {
 }
 
 #[test]
+fn a_node_that_the_canary_cannot_ask_is_named() {
+    let place = Place::new();
+    let server = place.serve(&super::BASE);
+    let closed = free_port();
+    let peers = |peers: &str| doctor(&place, &[("DOORWARD__CANARY__PEERS", peers)]);
+    let there = format!("http://{}", server.address);
+    assert_eq!(peers(&there).level("canary.peers"), "green");
+    let away = format!("http://127.0.0.1:{closed}");
+    let report = peers(&format!("{there},{away}"));
+    report.says(
+        "canary.peers",
+        "yellow",
+        &format!("by {away} (unreachable);"),
+    );
+}
+
+#[test]
 fn a_certificate_is_looked_at_before_it_expires() {
     let (place, authority) = (Place::new(), Authority::new());
     let own = authority.certify(&["localhost"]);

@@ -71,15 +71,9 @@ fn look(settings: &SqliteSettings) -> StoreResult<Vec<Finding>> {
     let path = &settings.path;
     let unavailable = |e: io::Error| StoreError::Unavailable(e.to_string());
     let there = nearest(path);
-    let statfs = statfs(&there).map_err(|e| unavailable(e.into()))?;
     let room = statvfs(&there).map_err(|e| unavailable(e.into()))?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the number is one of 32 bits, whatever it is kept in"
-    )]
     let mut found = vec![
-        disk(statfs.f_type as u32),
+        disk(kind_of(&there).map_err(unavailable)?),
         synchronous(settings.synchronous),
         space(room.f_bavail.saturating_mul(room.f_frsize)),
     ];
@@ -90,6 +84,16 @@ fn look(settings: &SqliteSettings) -> StoreResult<Vec<Finding>> {
         found.push(journal(&mode_of(settings)?));
     }
     Ok(found)
+}
+
+/// The number of the disk's kind.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the number is one of 32 bits, whatever it is kept in"
+)]
+fn kind_of(path: &Path) -> io::Result<u32> {
+    Ok(statfs(path)?.f_type as u32)
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -227,7 +231,7 @@ mod tests {
             assert_eq!(disk(number).level, level, "{number:x}");
         }
         assert_eq!(
-            disk(statfs("/proc").expect("there").f_type as u32).level,
+            disk(kind_of(Path::new("/proc")).expect("there")).level,
             Level::Green
         );
         assert_eq!(space(1 << 20).level, Level::Yellow);
