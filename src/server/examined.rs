@@ -45,7 +45,9 @@ pub(super) async fn after_opening(
     if !seen.answered {
         tracing::warn!("the database did not answer when it was asked about its settings");
     }
-    found.iter().for_each(|one| warn(settings, one));
+    for one in &found {
+        warn(settings, one);
+    }
     Ok(())
 }
 
