@@ -25,6 +25,7 @@ use crate::{
     auth::canary::CanaryPolicy,
     clock::Timestamp,
     entropy::Entropy,
+    finding::DoctorSettings,
     http::HttpSettings,
     mail::settings::{MailSettings, Transport},
     metrics::MetricsSettings,
@@ -148,6 +149,8 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// `[canary]`.
     pub canary: CanaryPolicy,
+    /// `[doctor]`.
+    pub doctor: DoctorSettings,
     /// `[log]`.
     pub log: LogSettings,
 }
@@ -223,6 +226,7 @@ impl Settings {
         self.audit.check()?;
         self.metrics.check()?;
         self.canary.check()?;
+        self.doctor.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }
@@ -341,12 +345,7 @@ impl Settings {
         if self.tokens.key.is_empty() && self.tokens.key_file.is_empty() {
             return Err(Self::no_key());
         }
-        let url = match self.database.backend {
-            Backend::Sqlite => return Ok(()),
-            Backend::Postgres => &self.database.postgres.url,
-            Backend::Mongodb => &self.database.mongodb.url,
-        };
-        if password_in(url.expose()).is_some_and(|p| SAMPLE_PASSWORDS.contains(&p)) {
+        if self.has_sample_password() == Some(true) {
             return Err(BadSetting::new(
                 self.database.address_key(),
                 "has a password that stands in examples",
@@ -354,6 +353,17 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+
+    /// Whether the database's password stands in examples; none where there is no password.
+    #[must_use]
+    pub fn has_sample_password(&self) -> Option<bool> {
+        let url = match self.database.backend {
+            Backend::Sqlite => return None,
+            Backend::Postgres => &self.database.postgres.url,
+            Backend::Mongodb => &self.database.mongodb.url,
+        };
+        password_in(url.expose()).map(|password| SAMPLE_PASSWORDS.contains(&password))
     }
 
     fn no_key() -> BadSetting {
@@ -382,29 +392,33 @@ impl Settings {
     /// # Errors
     /// [`BadSetting`] for `tokens.key` or `tokens.key_file`.
     pub fn key_ring(&self) -> Result<KeyRing, BadSetting> {
-        let (key, keys) = if self.tokens.key.is_empty() {
-            let path = self.key_file().ok_or_else(Self::no_key)?;
-            (
-                "tokens.key_file",
-                KeyFile::parse(read_secret("tokens.key_file", &path)?.expose())?,
-            )
-        } else {
-            ("tokens.key", KeyFile::single(&self.tokens.key)?)
-        };
-        if let Some((kid, why)) = keys
-            .guessable()
-            .filter(|_| self.environment == Environment::Production)
-        {
-            return Err(BadSetting::new(
-                key,
-                format!("key `{kid}` can be guessed: {why}"),
-                "make one with `doorward key new` or `openssl rand -base64 32`",
-            ));
+        let (key, keys) = self.keys()?;
+        let guessable = guessable(key, &keys);
+        if let Some(bad) = guessable.filter(|_| self.environment == Environment::Production) {
+            return Err(bad);
         }
         match key {
             "tokens.key" => KeyRing::single(&self.tokens.key),
             _ => KeyRing::from_file(&keys),
         }
+    }
+
+    /// What is wrong with a key of tokens that somebody could guess, if there is one.
+    ///
+    /// # Errors
+    /// [`BadSetting`] where the keys cannot be read.
+    pub fn guessable_key(&self) -> Result<Option<BadSetting>, BadSetting> {
+        let (key, keys) = self.keys()?;
+        Ok(guessable(key, &keys))
+    }
+
+    fn keys(&self) -> Result<(&'static str, KeyFile), BadSetting> {
+        if !self.tokens.key.is_empty() {
+            return Ok(("tokens.key", KeyFile::single(&self.tokens.key)?));
+        }
+        let path = self.key_file().ok_or_else(Self::no_key)?;
+        let text = read_secret("tokens.key_file", &path)?;
+        Ok(("tokens.key_file", KeyFile::parse(text.expose())?))
     }
 
     /// Makes the key file beside the SQLite file in development, if it is not there.
@@ -465,6 +479,15 @@ impl Settings {
     pub fn to_toml(&self) -> String {
         print::to_toml(self)
     }
+}
+
+fn guessable(key: &str, keys: &KeyFile) -> Option<BadSetting> {
+    let (kid, why) = keys.guessable()?;
+    Some(BadSetting::new(
+        key,
+        format!("key `{kid}` can be guessed: {why}"),
+        "make one with `doorward key new` or `openssl rand -base64 32`",
+    ))
 }
 
 /// Passwords of README files, ours among them.

@@ -37,7 +37,7 @@
 //!
 //! | layer | modules | what they decide |
 //! |---|---|---|
-//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`metrics`] `certificates` `outbound` `restarting` | what a time, a secret, an id, a name is; how other services are spoken to |
+//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`finding`] [`metrics`] `certificates` `outbound` `restarting` | what a time, a secret, an id, a name is; how other services are spoken to |
 //! | L1 | [`model`] | users, roles, sessions, secrets, letters, clients: data and transitions, no I/O |
 //! | L2 | [`store`] [`mail`] [`letters`] [`error`] | the storage contract: atomic decisions; what carries letters and what stands in them; what a use case can answer |
 //! | L3 | [`passwords`] [`tokens`] [`throttle`] [`lookup`] [`presence`] [`outbox`] `paging` `lease` [`audit`] [`accounts`] [`sessions`] [`verification`] [`recovery`] [`roles`] [`admin`] [`sweep`] [`transfer`] | the use cases |
@@ -45,7 +45,7 @@
 //! | L5 | [`store::open`] and the databases, [`mail::open`] and the transports | how each database keeps the contract, how each transport carries a letter |
 //! | L6 | [`http`] | the REST API: translation, nothing else |
 //! | L7 | `config` `telemetry` | settings in layers, logs (feature `server`) |
-//! | L8 | `server` `cli` | the composition root and the command line (feature `server`) |
+//! | L8 | `doctor` `server` `cli` | the composition root and the command line (feature `server`) |
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
@@ -60,9 +60,12 @@ pub mod cli;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod doctor;
 pub mod email;
 pub mod entropy;
 pub mod error;
+pub mod finding;
 pub mod http;
 pub mod ids;
 mod lease;

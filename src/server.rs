@@ -4,6 +4,7 @@
 //! are taken and served is for [`listener`], with which certificate for [`tls`].
 
 mod connection;
+mod examined;
 mod link;
 pub mod listener;
 mod register;
@@ -28,7 +29,9 @@ use crate::{
     auth::{Auth, canary::CanaryPolicy},
     clock::{Clock, Span, Stopwatch, SystemClock, Timestamp},
     config::{Environment, Settings},
+    doctor,
     entropy::SystemEntropy,
+    finding::{Check, Finding},
     http::ApiOptions,
     letters::{LetterSettings, Letters},
     mail::{
@@ -45,7 +48,6 @@ use crate::{
         Migrations, StoreResult,
         moving::Moving,
         open::{Opened, open, unusable},
-        settings::Backend,
     },
 };
 
@@ -65,11 +67,13 @@ const SLOWEST_TIME: Duration = Duration::from_secs(4);
 /// The first [`BadSetting`] that stops the start.
 pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> {
     settings.check()?;
+    let seen = examined::before_opening(&settings).await?;
     let Service {
         auth,
         clock,
         mailbox,
     } = open_service(&settings).await?;
+    examined::after_opening(&settings, &auth, seen).await?;
     let tls = Tls::open(&settings.http.tls, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let listeners = listen(&settings, tls.as_ref()).await?;
     let cannot = |e: io::Error| {
@@ -209,6 +213,25 @@ pub async fn open_quiet_service(settings: &Settings) -> Result<Auth, BadSetting>
     build_service(&quiet, None).await.map(|(auth, _)| auth)
 }
 
+/// What is to be said of the certificate that clients would be shown, where there is one.
+pub(crate) fn certificate(settings: &Settings) -> Option<Finding> {
+    let opened = Tls::open(&settings.http.tls, Arc::new(SystemClock::new()));
+    match opened {
+        Ok(tls) => tls.map(|tls| tls.finding()),
+        Err(bad) => Some(Finding::red(Check::Certificate, bad.to_string())),
+    }
+}
+
+/// This machine's time and the database's, and how long it took to ask for that.
+pub(crate) async fn compare_clocks(
+    time: impl Future<Output = StoreResult<Timestamp>>,
+) -> StoreResult<(Timestamp, Timestamp, Duration)> {
+    let watch = Stopwatch::start();
+    let there = time.await?;
+    let took = watch.elapsed();
+    Ok((SystemClock::new().local(), there, took))
+}
+
 /// Reads the files of TLS, where there are any.
 pub(crate) fn check_tls(settings: &Settings) -> Result<(), BadSetting> {
     Tls::open(&settings.http.tls, Arc::new(SystemClock::new())).map(drop)
@@ -303,9 +326,7 @@ async fn bring_up_to_date(
     if pending.is_empty() {
         return Ok(());
     }
-    let by_itself = settings.environment == Environment::Development
-        && settings.database.backend == Backend::Sqlite;
-    if !by_itself && !settings.database.auto_migrate {
+    if !doctor::applied_by_serve(settings) {
         return Err(BadSetting::new(
             "database.auto_migrate",
             format!("is false and the database lacks {}", pending.join(", ")),

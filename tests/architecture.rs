@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 9] = [
         "email",
         "username",
         "setting",
+        "finding",
         "certificates",
         "outbound",
         "restarting",
@@ -78,7 +79,7 @@ const LAYERS: [&[&str]; 9] = [
     ],
     &["http"],
     &["config", "telemetry"],
-    &["server", "cli", "main"],
+    &["doctor", "server", "cli", "main"],
 ];
 const USE_CASES: usize = 3;
 /// The use cases that other use cases may import: each is a means, not an end. `roles` tells who may act on

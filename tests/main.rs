@@ -13,6 +13,7 @@ mod architecture;
 mod checklist;
 mod cli;
 mod config;
+mod doctor;
 mod harness;
 mod listener;
 mod mail;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::Command};
 
-use doorward::model::audit::EventKind;
+use doorward::{finding::Check, model::audit::EventKind};
 use serde_json::Value;
 
 use crate::program::Place;
@@ -143,4 +143,27 @@ fn every_event_of_the_audit_trail_stands_in_the_table() {
     let named: Vec<&str> = named.map(|name| name.trim().trim_matches('`')).collect();
     let kinds: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(named, kinds);
+}
+
+#[test]
+fn every_finding_of_the_doctor_stands_in_the_table() {
+    let start = README
+        .find("| finding | red | yellow |")
+        .expect("the table");
+    let rows = README[start..]
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let cells = rows.map(|row| row.split('|').nth(1).expect("a cell").trim());
+    let named: Vec<(&str, bool)> = cells
+        .map(|cell| {
+            let name = cell.trim_end_matches(" *");
+            (name.trim_matches('`'), name != cell)
+        })
+        .collect();
+    let checks = Check::ALL.iter();
+    let checks: Vec<(&str, bool)> = checks
+        .map(|check| (check.as_str(), check.is_lasting()))
+        .collect();
+    assert_eq!(named, checks);
 }

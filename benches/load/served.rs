@@ -37,6 +37,11 @@ impl Served {
             ("DOORWARD__TOKENS__ISSUER", "doorward"),
             ("DOORWARD__TOKENS__KEY", key.expose()),
             ("DOORWARD__LOG__FORMAT", "json"),
+            // The servers of ./tests/run forget what a power cut takes.
+            (
+                "DOORWARD__DOCTOR__IGNORE",
+                "postgres.fsync,postgres.full_page_writes",
+            ),
         ]);
         command.env(
             "DOORWARD__DATABASE__BACKEND",

@@ -118,6 +118,26 @@ impl Canary {
     }
 }
 
+/// Asks the peers of a policy whether they judge tokens, by showing each one that is none: every peer with the reason
+/// why it does not, if it does not.
+///
+/// # Errors
+/// [`BadSetting`] for an address that cannot be one of a node.
+pub async fn reach(
+    policy: &CanaryPolicy,
+) -> Result<Vec<(String, Option<&'static str>)>, BadSetting> {
+    let canary = Canary::new(policy)?;
+    let asked = canary.peers.iter().map(|peer| async {
+        let why = match peer.ask("none").await {
+            Word::Refused => None,
+            Word::Accepted => Some("accepts_anything"),
+            Word::Unclear(why) => Some(why),
+        };
+        (peer.name.clone(), why)
+    });
+    Ok(join_all(asked).await)
+}
+
 /// Measures every so often, for as long as the service exists. Not at once: a node that just starts has others
 /// that start with it.
 pub(super) async fn go_on(auth: Weak<Inner>, every: Duration) {

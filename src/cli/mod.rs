@@ -5,6 +5,7 @@
 //! only, since arguments can be seen by every user of a machine.
 
 mod audit;
+mod doctor;
 mod health;
 mod import;
 mod keys;
@@ -59,6 +60,8 @@ enum Command {
     Migrate(MigrateArgs),
     /// Remove what is over: sessions, secrets, letters, accounts that were never verified, old audit records
     Sweep,
+    /// Tell what in this deployment breaks or weakens the promises; exit code 1 if anything is red
+    Doctor,
     /// Ask the server on this machine whether it is ready
     Healthcheck,
     /// Print the OpenAPI document
@@ -162,6 +165,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Serve => Ok(server::serve(settings, &program()).await?),
         Command::Migrate(args) => system::migrate(&settings, &args, say).await,
         Command::Sweep => system::sweep(&settings, say).await,
+        Command::Doctor => doctor::examine(&settings, say).await,
         Command::Healthcheck => health::check(&settings, say).await,
         Command::Openapi => system::openapi(&settings, say),
         Command::Config(_) => system::check(&settings, say),

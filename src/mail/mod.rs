@@ -91,4 +91,13 @@ pub trait Mailer: Send + Sync + 'static {
     /// # Errors
     /// [`SendError`].
     async fn send(&self, mail: &Mail) -> Result<(), SendError>;
+
+    /// Finds out, as far as can be without a letter, whether one of this sender's would be taken over. The caller sets
+    /// the deadline. A transport that cannot tell says yes.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    async fn check(&self, _sender: &Sender) -> Result<(), SendError> {
+        Ok(())
+    }
 }

@@ -20,7 +20,7 @@ use lettre::transport::smtp::{
 use tokio::time::timeout;
 
 use super::{
-    Mail, Mailer, SendError,
+    Mail, Mailer, SendError, Sender,
     message::{self, Written},
     settings::{SmtpSettings, SmtpTls},
 };
@@ -121,6 +121,17 @@ impl Mailer for SmtpMailer {
         tokio::spawn(async move { timeout(FAREWELL_TIMEOUT, connection.abort()).await });
         outcome
     }
+
+    /// Connects and logs in as for a letter, and says no more than NOOP.
+    async fn check(&self, sender: &Sender) -> Result<(), SendError> {
+        let domain = sender.address.canonical().rsplit('@').next();
+        let hello = ClientId::Domain(domain.unwrap_or_default().to_owned());
+        let mut connection = self.connect(&hello).await?;
+        let answer = connection.command(commands::Noop).await;
+        let outcome = expect(Stage::Noop, Severity::PositiveCompletion, answer);
+        let _ = timeout(FAREWELL_TIMEOUT, connection.quit()).await;
+        outcome
+    }
 }
 
 /// MAIL, RCPT, DATA and the letter itself.
@@ -146,6 +157,7 @@ enum Stage {
     Connect,
     Starttls,
     Auth,
+    Noop,
     Mail,
     Rcpt,
     Data,
@@ -166,6 +178,7 @@ impl fmt::Display for Stage {
             Self::Connect => "the connection",
             Self::Starttls => "STARTTLS",
             Self::Auth => "AUTH",
+            Self::Noop => "NOOP",
             Self::Mail => "MAIL",
             Self::Rcpt => "RCPT",
             Self::Data => "DATA",

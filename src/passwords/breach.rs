@@ -127,6 +127,23 @@ impl Breaches {
     }
 }
 
+/// Asks the service for any range, whether it answers; nothing where none is named.
+///
+/// # Errors
+/// Why it does not, in a few words.
+pub async fn reach(settings: &BreachSettings) -> Option<Result<(), String>> {
+    #[cfg(feature = "breach")]
+    match Breaches::open(settings) {
+        Ok(Breaches { service }) => Some(service?.reach().await.map_err(ToOwned::to_owned)),
+        Err(bad) => Some(Err(bad.to_string())),
+    }
+    #[cfg(not(feature = "breach"))]
+    match Breaches::open(settings) {
+        Ok(Breaches {}) => None,
+        Err(bad) => Some(Err(bad.to_string())),
+    }
+}
+
 /// The rule that a known password breaks.
 pub(super) fn known() -> BrokenRule {
     let what = "is known from a breach somewhere and tried early";

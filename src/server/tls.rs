@@ -24,6 +24,7 @@ use x509_cert::{Certificate, der::Decode};
 use crate::{
     clock::{Clock, Span, Timestamp},
     config::read_secret,
+    finding::{Check, Finding},
     http::{ClientAuth, TlsSettings},
     setting::BadSetting,
 };
@@ -82,6 +83,19 @@ impl Tls {
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.locked(|current| current.expires)
+    }
+
+    /// What is to be said of the certificate.
+    pub(super) fn finding(&self) -> Finding {
+        let (now, expires) = (self.clock.now(), self.expires_at());
+        let name = Check::Certificate;
+        if expires.minus(SOON) > now {
+            return Finding::green(name, format!("the certificate is valid until {expires}"));
+        }
+        let says = format!(
+            "the certificate expires at {expires}; replace the files, which needs no restart"
+        );
+        Finding::yellow(name, says)
     }
 
     /// What the next handshake goes by.

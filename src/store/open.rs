@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
+    finding::Finding,
     setting::BadSetting,
     store::{
-        Migrations, Store, StoreError,
+        Migrations, Store, StoreError, StoreResult,
         moving::Moving,
         settings::{Backend, DatabaseSettings},
     },
@@ -43,6 +44,27 @@ pub async fn open(settings: &DatabaseSettings) -> Result<Opened, BadSetting> {
     let answer = opened.store.time().await;
     answer.map_err(|error| unusable(settings, error))?;
     Ok(opened)
+}
+
+/// Asks the chosen database about itself, without opening it: what of its settings breaks or weakens the promises. It
+/// writes nothing, and takes no longer than connecting and one statement may.
+///
+/// # Errors
+/// [`StoreError`] where it cannot be asked; why, [`open`] says better.
+pub async fn examine(settings: &DatabaseSettings) -> StoreResult<Vec<Finding>> {
+    match settings.backend {
+        #[cfg(feature = "sqlite")]
+        Backend::Sqlite => super::sqlite::health::examine(&settings.sqlite).await,
+        #[cfg(feature = "postgres")]
+        Backend::Postgres => super::postgres::health::examine(&settings.postgres).await,
+        #[cfg(feature = "mongodb")]
+        Backend::Mongodb => super::mongodb::health::examine(&settings.mongodb).await,
+        #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mongodb")))]
+        backend => {
+            let what = format!("this build does not contain {backend}");
+            Err(StoreError::Driver(what))
+        }
+    }
 }
 
 /// The reason why a database cannot be used, in words for whoever starts the server.

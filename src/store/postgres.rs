@@ -4,6 +4,7 @@
 //! queries themselves are written once in `store/sql` and mounted at the end.
 
 mod columns;
+pub(super) mod health;
 mod hot;
 mod tls;
 mod types;
@@ -116,38 +117,13 @@ impl PostgresStore {
     /// [`StoreError::Driver`] when the URL cannot be understood; the URL itself is not repeated.
     /// [`StoreError::Unavailable`] when there is no connection to be had.
     pub async fn connect(settings: &PostgresSettings) -> StoreResult<Self> {
-        let (url, tls) = tls::taken_from(settings.url.expose())?;
-        let mut config = tokio_postgres::Config::from_str(&url).map_err(|_| {
-            StoreError::Driver(
-                "the URL is not of the form postgres://user:password@host/database".into(),
-            )
-        })?;
-        let acquire = settings.acquire_timeout.to_duration();
-        // A peer that vanished without a word is noticed by the kernel.
-        config
-            .connect_timeout(acquire)
-            .tcp_user_timeout(Duration::from_secs(10));
-        config
-            .keepalives_idle(Duration::from_secs(15))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3);
-        // A standby may lag behind a revocation, so only a server that takes writes is spoken to.
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        if config.get_application_name().is_none() {
-            config.application_name("doorward");
-        }
-        let connector = Connector {
-            config,
-            tls,
-            acquire_timeout: acquire,
-            statement_timeout: settings.statement_timeout,
-            more: "",
-        };
+        let connector = Connector::new(settings)?;
         let for_lookups = Arc::new(Connector {
             more: FOR_LOOKUPS,
             ..connector.clone()
         });
         let connector = Arc::new(connector);
+        let acquire = connector.acquire_timeout;
         let first = connector.connect().await;
         drop(first.map_err(|e| StoreError::Unavailable(e.to_string()))?);
         let main = pool(&connector, settings.max_connections.max(2), acquire).await?;
@@ -238,11 +214,45 @@ struct Connector {
 }
 
 impl Connector {
-    async fn connect(&self) -> ConnectionResult<Conn> {
-        // The driver's own timeout is for each host, and ends with the TCP handshake.
+    /// What the settings say, understood; nobody is asked yet.
+    fn new(settings: &PostgresSettings) -> StoreResult<Self> {
+        let (url, tls) = tls::taken_from(settings.url.expose())?;
+        let mut config = tokio_postgres::Config::from_str(&url).map_err(|_| {
+            StoreError::Driver(
+                "the URL is not of the form postgres://user:password@host/database".into(),
+            )
+        })?;
+        let acquire = settings.acquire_timeout.to_duration();
+        // A peer that vanished without a word is noticed by the kernel.
+        config
+            .connect_timeout(acquire)
+            .tcp_user_timeout(Duration::from_secs(10));
+        config
+            .keepalives_idle(Duration::from_secs(15))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3);
+        // A standby may lag behind a revocation, so only a server that takes writes is spoken to.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        if config.get_application_name().is_none() {
+            config.application_name("doorward");
+        }
+        Ok(Self {
+            config,
+            tls,
+            acquire_timeout: acquire,
+            statement_timeout: settings.statement_timeout,
+            more: "",
+        })
+    }
+
+    /// How long connecting may take: the driver's own timeout is for each host, and ends with the TCP handshake.
+    fn longest(&self) -> Duration {
         let attempts = self.hosts().saturating_add(1);
-        let limit = self.acquire_timeout.saturating_mul(attempts);
-        let connected = timeout(limit, self.set_up()).await;
+        self.acquire_timeout.saturating_mul(attempts)
+    }
+
+    async fn connect(&self) -> ConnectionResult<Conn> {
+        let connected = timeout(self.longest(), self.set_up()).await;
         connected.unwrap_or_else(|_| {
             let what = "the database did not answer in time";
             Err(ConnectionError::BadConnection(what.to_owned()))
@@ -268,19 +278,42 @@ impl Connector {
     async fn set_up(&self) -> ConnectionResult<Conn> {
         let refused = |e: tokio_postgres::Error| ConnectionError::BadConnection(describe(&e));
         let mut conn = self.authenticated().await.map_err(refused)??;
+        conn.batch_execute(&self.set_up_statement())
+            .await
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(conn)
+    }
+
+    /// What every connection is told before anything else.
+    fn set_up_statement(&self) -> String {
         let timeout = self.statement_timeout.as_millis();
-        let setup = format!(
+        format!(
             "SET statement_timeout = {timeout}; SET lock_timeout = {timeout}; \
              SET idle_in_transaction_session_timeout = {timeout}; \
              SET default_transaction_isolation = 'read committed'; SET TimeZone = 'UTC'; \
              SELECT set_config('synchronous_commit', 'on', false) \
              WHERE current_setting('synchronous_commit') = 'off'; {}",
             self.more
-        );
-        conn.batch_execute(&setup)
-            .await
-            .map_err(ConnectionError::CouldntSetupConfiguration)?;
-        Ok(conn)
+        )
+    }
+
+    /// A connection to such a server that no pool has and that is not set up.
+    async fn alone(
+        &self,
+        server: TargetSessionAttrs,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let mut config = self.config.clone();
+        config.target_session_attrs(server);
+        if tls::is_plain(&config) {
+            let (client, io) = config.connect(tokio_postgres::NoTls).await?;
+            // How it ends is told to whoever asks on it.
+            tokio::spawn(io);
+            return Ok(client);
+        }
+        config.ssl_mode(SslMode::Require);
+        let (client, io) = config.connect(self.tls.clone()).await?;
+        tokio::spawn(io);
+        Ok(client)
     }
 
     /// The outer error is the server's, or that there is none.

@@ -5,6 +5,7 @@
 //! multi-thread runtime: a query that nobody waits for any more is waited for by its thread.
 
 mod columns;
+pub(super) mod health;
 mod hot;
 mod types;
 

@@ -31,6 +31,8 @@ pub struct PrivateServer {
     folder: TempDir,
     port: u16,
     tls: bool,
+    /// Of MongoDB; without it a server is a standalone one.
+    in_set: bool,
     running: Option<Child>,
 }
 
@@ -49,12 +51,57 @@ impl PrivateServer {
         Self::start_with(backend, Some(authority)).await
     }
 
+    /// A MongoDB server that was never made a replica set.
+    pub fn standalone_mongod() -> Self {
+        let mut server = Self {
+            backend: Backend::Mongodb,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            port: free_port(),
+            tls: false,
+            in_set: false,
+            running: None,
+        };
+        server.prepare();
+        server.start_mongod();
+        server
+    }
+
+    /// A read replica of this PostgreSQL server, which follows it from now on.
+    pub async fn standby(&self) -> Self {
+        let mut standby = Self {
+            backend: Backend::Postgres,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            port: free_port(),
+            tls: false,
+            in_set: false,
+            running: None,
+        };
+        if let Some((uid, gid)) = postgres_account() {
+            chown(standby.folder.path(), Some(uid), Some(gid)).expect("given away");
+        }
+        let mut copy = postgres_program("pg_basebackup");
+        copy.args(["--host=127.0.0.1", "--username=doorward", "--no-sync"]);
+        copy.args(["--checkpoint=fast", "--write-recovery-conf", "--port"]);
+        copy.arg(self.port.to_string())
+            .arg("--pgdata")
+            .arg(standby.data());
+        let copied = copy
+            .stderr(Stdio::piped())
+            .output()
+            .expect("pg_basebackup runs");
+        let complaint = String::from_utf8_lossy(&copied.stderr);
+        assert!(copied.status.success(), "pg_basebackup: {complaint}");
+        standby.start_postgres().await;
+        standby
+    }
+
     async fn start_with(backend: Backend, authority: Option<&Authority>) -> Self {
         let mut server = Self {
             backend,
             folder: tempfile::tempdir().expect("a temporary folder"),
             port: free_port(),
             tls: authority.is_some(),
+            in_set: true,
             running: None,
         };
         server.prepare();
@@ -109,11 +156,15 @@ impl PrivateServer {
 
     /// Makes PostgreSQL read its files again, with these settings in the last place. It takes a moment.
     pub fn reload(&self, settings: &str) {
+        self.configure(settings);
+        let server = Pid::from_child(self.running.as_ref().expect("the server runs"));
+        kill_process(server, Signal::HUP).expect("told");
+    }
+
+    fn configure(&self, settings: &str) {
         let path = self.data().join("postgresql.conf");
         let before = fs::read_to_string(&path).expect("read");
         fs::write(path, format!("{before}\n{settings}\n")).expect("written");
-        let server = Pid::from_child(self.running.as_ref().expect("the server runs"));
-        kill_process(server, Signal::HUP).expect("told");
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -211,6 +262,7 @@ impl PrivateServer {
                     "initdb: {}",
                     String::from_utf8_lossy(&done.stderr)
                 );
+                self.configure("fsync = off");
             }
         }
     }
@@ -227,7 +279,6 @@ impl PrivateServer {
             "listen_addresses=127.0.0.1",
             &format!("unix_socket_directories={folder}"),
             "max_connections=100",
-            "fsync=off",
         ] {
             postgres.args(["-c", setting]);
         }
@@ -264,13 +315,10 @@ impl PrivateServer {
 
     fn start_mongod(&mut self) {
         let mut mongod = Command::new(variable("DOORWARD_TEST_MONGOD"));
-        mongod.args([
-            "--replSet",
-            "rs0",
-            "--bind_ip",
-            "127.0.0.1",
-            "--nounixsocket",
-        ]);
+        if self.in_set {
+            mongod.args(["--replSet", "rs0"]);
+        }
+        mongod.args(["--bind_ip", "127.0.0.1", "--nounixsocket"]);
         mongod
             .args(["--wiredTigerCacheSizeGB", "0.25", "--port"])
             .arg(self.port.to_string());
@@ -343,7 +391,7 @@ fn postgres_program(name: &str) -> Command {
 }
 
 /// User and group to run PostgreSQL as; `None` for the present one.
-fn postgres_account() -> Option<(u32, u32)> {
+pub(super) fn postgres_account() -> Option<(u32, u32)> {
     let name = env::var("DOORWARD_TEST_PG_USER")
         .ok()
         .filter(|name| !name.is_empty())?;
@@ -359,7 +407,7 @@ fn postgres_account() -> Option<(u32, u32)> {
     ))
 }
 
-fn variable(name: &str) -> String {
+pub(super) fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| {
         panic!("this test needs servers of its own: set {name} or run ./tests/run")
     })

@@ -6,7 +6,7 @@
 #                   DOORWARD_TEST_PG_BIN, DOORWARD_TEST_PG_USER, DOORWARD_TEST_MONGOD
 #   find_neighbours finds or installs the programs that Doorward is tried with; sets and exports
 #                   DOORWARD_TEST_NGINX, DOORWARD_TEST_CHROMIUM, DOORWARD_TEST_PYTHON, DOORWARD_TEST_NPM,
-#                   DOORWARD_TEST_PROMTOOL
+#                   DOORWARD_TEST_PROMTOOL, DOORWARD_TEST_PGBOUNCER
 #   start_servers   starts what no URL is given for; sets and exports
 #                   DOORWARD_TEST_POSTGRES_URL, DOORWARD_TEST_MONGODB_URL
 #   stop_servers    stops what start_servers started and removes its folder
@@ -347,6 +347,32 @@ find_promtool() {
     export DOORWARD_TEST_PROMTOOL="$candidate"
 }
 
+# The program alone, for the same reason, and the libraries that it needs.
+find_pgbouncer() {
+    local folder="$SERVERS_CACHE/pgbouncer" candidate draft libraries
+    for candidate in "${DOORWARD_TEST_PGBOUNCER:-}" "$(command -v pgbouncer || true)" /usr/sbin/pgbouncer \
+        "$folder/usr/sbin/pgbouncer"; do
+        [ -x "$candidate" ] && break
+    done
+    if [ ! -x "$candidate" ]; then
+        say "fetching PgBouncer (a pooler that the doctor has to find out)"
+        draft="$folder.draft"
+        rm -rf "$draft" && mkdir -p "$draft" || fail "$draft cannot be made"
+        (cd "$draft" && apt-get download -qq pgbouncer >&2) \
+            || { as_root apt-get update -qq >&2 && (cd "$draft" && apt-get download -qq pgbouncer >&2); } \
+            || fail "the Debian package 'pgbouncer' cannot be fetched: install it by hand"
+        dpkg-deb -x "$draft"/pgbouncer_*.deb "$draft" || fail "the package cannot be unpacked"
+        if ! "$draft/usr/sbin/pgbouncer" --version >/dev/null 2>&1; then
+            libraries="$(dpkg-deb -f "$draft"/pgbouncer_*.deb Depends | tr ',|' '\n' | sed -nE 's/^ *(lib[^ ]+).*/\1/p')"
+            # shellcheck disable=SC2086
+            apt_install "PgBouncer's libraries" $libraries
+        fi
+        rm -rf "$folder" "$draft"/pgbouncer_*.deb && mv "$draft" "$folder" || fail "$folder cannot be made"
+        candidate="$folder/usr/sbin/pgbouncer"
+    fi
+    export DOORWARD_TEST_PGBOUNCER="$candidate"
+}
+
 find_neighbours() {
     local candidate
     for candidate in "$(command -v nginx || true)" /usr/sbin/nginx; do
@@ -375,5 +401,6 @@ find_neighbours() {
         "$SERVERS_ROOT/tests/neighbours/generated/package.json"
     DOORWARD_TEST_NPM="$CACHED"
     find_promtool
+    find_pgbouncer
     export DOORWARD_TEST_NGINX DOORWARD_TEST_CHROMIUM DOORWARD_TEST_PYTHON DOORWARD_TEST_NPM
 }

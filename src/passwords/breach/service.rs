@@ -70,6 +70,13 @@ impl Service {
         found.unwrap_or(false)
     }
 
+    /// Whether the service answers as such services do; any range will do.
+    pub(super) async fn reach(&self) -> Result<(), Outage> {
+        let asked = timeout(self.limit, self.ask("00000")).await;
+        let range = asked.unwrap_or(Err("no answer in time"))?;
+        is_in(&range, "").map(drop)
+    }
+
     async fn ask(&self, prefix: &str) -> Result<String, Outage> {
         let _slot = self.slots.acquire().await;
         // Padding makes ranges of one size: what was asked cannot be told from how much was answered.

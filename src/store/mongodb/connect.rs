@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Wire version of MongoDB 4.4, the first that projects with expressions in updates.
-const OLDEST_WIRE_VERSION: i32 = 9;
+pub(super) const OLDEST_WIRE_VERSION: i32 = 9;
 
 /// Connections to one server, unless the connection string has its own `maxPoolSize`.
 const MOST_CONNECTIONS: u32 = 64;

@@ -17,6 +17,7 @@ mod disowning;
 mod documents;
 mod erasing;
 mod failure;
+pub(super) mod health;
 mod limits;
 mod migrate;
 mod moving;
