@@ -14,6 +14,10 @@ mod checklist;
 mod cli;
 mod config;
 mod harness;
+#[path = "scale/history.rs"]
+mod history;
+#[path = "scale/history_tests.rs"]
+mod history_tests;
 mod listener;
 mod mail;
 mod neighbours;
