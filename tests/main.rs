@@ -15,6 +15,10 @@ mod cli;
 mod config;
 mod doctor;
 mod harness;
+#[path = "scale/history.rs"]
+mod history;
+#[path = "scale/history_tests.rs"]
+mod history_tests;
 mod listener;
 mod mail;
 mod neighbours;

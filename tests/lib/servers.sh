@@ -373,16 +373,20 @@ find_pgbouncer() {
     export DOORWARD_TEST_PGBOUNCER="$candidate"
 }
 
-find_neighbours() {
+find_nginx() {
     local candidate
     for candidate in "$(command -v nginx || true)" /usr/sbin/nginx; do
         [ -x "$candidate" ] && break
     done
     if [ ! -x "$candidate" ]; then
-        apt_install 'nginx, which forward-auth is tried with' nginx
+        apt_install 'nginx, which forward-auth and several nodes are tried with' nginx
         candidate=/usr/sbin/nginx
     fi
-    DOORWARD_TEST_NGINX="$candidate"
+    export DOORWARD_TEST_NGINX="$candidate"
+}
+
+find_neighbours() {
+    find_nginx
     command -v chromium >/dev/null 2>&1 || apt_install 'a browser' chromium
     DOORWARD_TEST_CHROMIUM="$(command -v chromium)"
     command -v node >/dev/null 2>&1 || apt_install 'Node, for the clients in TypeScript' nodejs
@@ -402,5 +406,5 @@ find_neighbours() {
     DOORWARD_TEST_NPM="$CACHED"
     find_promtool
     find_pgbouncer
-    export DOORWARD_TEST_NGINX DOORWARD_TEST_CHROMIUM DOORWARD_TEST_PYTHON DOORWARD_TEST_NPM
+    export DOORWARD_TEST_CHROMIUM DOORWARD_TEST_PYTHON DOORWARD_TEST_NPM
 }

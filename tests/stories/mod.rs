@@ -28,6 +28,7 @@ mod revocation;
 mod roles;
 mod sessions;
 mod single_login;
+mod standbys;
 mod sweeping;
 mod transfers;
 mod why;

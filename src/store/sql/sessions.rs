@@ -232,11 +232,14 @@ async fn close_in(
         audit::write(tx, by, &[ended]).await?;
         return Ok(CloseSession::Closed);
     }
-    Ok(if owner_of(tx, id).await? == Some(owner) {
-        CloseSession::AlreadyClosed
-    } else {
-        CloseSession::Unknown
-    })
+    if owner_of(tx, id).await? != Some(owner) {
+        return Ok(CloseSession::Unknown);
+    }
+    // Whoever closed it may have been told nothing, because no synchronous standby had the commit, and a restarted
+    // primary shows it all the same. A lock is a write, whose commit waits for the standby as any other does, and
+    // behind the one before it: so this is not acknowledged before that one could be.
+    lock_user(tx, owner.0.into()).await?;
+    Ok(CloseSession::AlreadyClosed)
 }
 
 /// Closes a session for the reuse of its refresh token; the letter is stored by whoever closes it.
