@@ -30,6 +30,7 @@ use crate::{
     metrics::MetricsSettings,
     model::{account::AttributeRules, client::Clients},
     passwords::PasswordPolicy,
+    reporting::settings::{SentrySettings, TracingSettings},
     roles::RoleSettings,
     secret::SecretString,
     sessions::SessionPolicy,
@@ -150,6 +151,10 @@ pub struct Settings {
     pub canary: CanaryPolicy,
     /// `[log]`.
     pub log: LogSettings,
+    /// `[tracing]`.
+    pub tracing: TracingSettings,
+    /// `[sentry]`.
+    pub sentry: SentrySettings,
 }
 
 impl Settings {
@@ -162,6 +167,7 @@ impl Settings {
         let mut settings: Self = sources.read()?;
         let (database, mail) = (&mut settings.database, &mut settings.mail);
         let audit = &mut settings.audit;
+        let (otlp, sentry) = (&mut settings.tracing.otlp, &mut settings.sentry);
         let secrets = [
             (
                 "database.postgres.url",
@@ -184,6 +190,12 @@ impl Settings {
                 &mail.sendgrid.api_key_file,
             ),
             ("audit.key", &mut audit.key, &audit.key_file),
+            (
+                "tracing.otlp.headers",
+                &mut otlp.headers,
+                &otlp.headers_file,
+            ),
+            ("sentry.dsn", &mut sentry.dsn, &sentry.dsn_file),
         ];
         let named = secrets.into_iter().filter(|(_, _, file)| !file.is_empty());
         for (key, secret, file) in named {
@@ -223,6 +235,8 @@ impl Settings {
         self.audit.check()?;
         self.metrics.check()?;
         self.canary.check()?;
+        self.tracing.check()?;
+        self.sentry.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }

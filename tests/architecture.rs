@@ -28,6 +28,7 @@ const LAYERS: [&[&str]; 9] = [
         "certificates",
         "outbound",
         "restarting",
+        "spans",
     ],
     &["model"],
     &[
@@ -75,6 +76,7 @@ const LAYERS: [&[&str]; 9] = [
         "mail::sendgrid",
         "mail::file",
         "mail::memory",
+        "reporting",
     ],
     &["http"],
     &["config", "telemetry"],
