@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn joined(items: Vec<&str>) -> Vec<u8> {
-        items.concat().into_bytes()
+        items.into_iter().flat_map(str::bytes).collect()
     }
 
     #[tokio::test]

@@ -4,14 +4,14 @@
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use reqwest::Method;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     for_each_store,
     harness::{
         app::{Client, PASSWORD, Reply},
         backend::{Backend, Database},
-        collector::{Collector, attributes},
+        collector::{Collector, Spans, attributes},
         until,
     },
     program::{KEY, Place, Serving, borrowed, serving},
@@ -95,8 +95,10 @@ fn stop(mut server: Serving) {
     assert_eq!(server.wait(), Some(0));
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn id_of(hexadecimal: &str) -> Vec<u8> {
+    let digits = (0..hexadecimal.len()).step_by(2);
+    let bytes = digits.map(|at| u8::from_str_radix(&hexadecimal[at..at + 2], 16));
+    bytes.map(|byte| byte.expect("digits")).collect()
 }
 
 fn kind(span: &Span) -> SpanKind {
@@ -107,12 +109,31 @@ fn failed(span: &Span) -> bool {
     span.status.as_ref().expect("a status").code() == StatusCode::Error
 }
 
+/// What was lived through: a client, and the ids of an account and of two of its requests.
+struct Lived {
+    ann: Client,
+    id: uuid::Uuid,
+    request_id: String,
+    broken_id: String,
+}
+
 /// ASVS 14.2.3, 16.2.5.
 async fn a_request_is_followed_and_nobody_is_named(database: Database) {
     let collector = Collector::answering(Some(200)).await;
     let place = Place::new();
     let server = place.serve(&borrowed(&telling(&database, &collector, &collector)));
-    let anonymous = client_of(&server);
+    let lived = live(&server, &database).await;
+    // What waits is told before it ends.
+    stop(server);
+    requests_are_followed(&collector.spans(), &lived);
+    logins_and_letters_are_followed(&collector.spans());
+    nothing_else_is_said(&collector.spans());
+    an_error_names_its_request(&collector.errors(), &lived);
+    nobody_is_named(&collector, &lived);
+}
+
+async fn live(server: &Serving, database: &Database) -> Lived {
+    let anonymous = client_of(server);
     let account = json!({"email": EMAIL, "username": "canary_name", "password": PASSWORD});
     let registered = anonymous.post("/v1/auth/register", account).await;
     let id = registered.expect(201)["id"].clone();
@@ -132,7 +153,7 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
     assert_eq!(ann.send(strange, "/v1/auth/me", None).await.status, 405);
     until("the letter is sent", async || {
         let shown = anonymous.get("/metrics").await.text;
-        shown.contains("doorward_letters_total{outcome=\"sent\"} 1")
+        !shown.contains("doorward_letters_total{outcome=\"sent\"} 0")
     })
     .await;
     let id: uuid::Uuid = id.as_str().expect("an id").parse().expect("a UUID");
@@ -140,10 +161,15 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
     let broken = ann.me().await;
     let broken_id = broken.header("x-request-id").expect("an id").to_owned();
     assert_eq!(broken.status, 500);
-    // What waits is told before it ends.
-    stop(server);
+    Lived {
+        ann,
+        id,
+        request_id,
+        broken_id,
+    }
+}
 
-    let spans = collector.spans();
+fn requests_are_followed(spans: &Spans, lived: &Lived) {
     assert_eq!(spans.resource["service.name"], "doorward");
     assert_eq!(spans.resource["deployment.environment.name"], "test");
     let followed = spans.named("GET /v1/auth/me");
@@ -153,17 +179,17 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
             found.find(|span| attributes(&span.attributes)["doorward.request_id"] == wanted);
         wanted.expect("the span of the request")
     };
-    let me = of_id(&request_id);
+    let me = of_id(&lived.request_id);
     assert_eq!(
-        (hex(&me.trace_id), hex(&me.parent_span_id)),
-        (TRACE.into(), PARENT.into())
+        (&me.trace_id, &me.parent_span_id),
+        (&id_of(TRACE), &id_of(PARENT))
     );
     assert_eq!((kind(me), failed(me)), (SpanKind::Server, false));
     let said = attributes(&me.attributes);
     assert_eq!(said["http.response.status_code"], "200");
     assert_eq!((said.len(), me.trace_state.as_str()), (4, ""));
     assert_eq!(spans.within(me), ["live_sessions"]);
-    let broken = of_id(&broken_id);
+    let broken = of_id(&lived.broken_id);
     assert!(failed(broken) && broken.parent_span_id.is_empty());
     let lookups = spans.named("live_sessions");
     let mut of_broken = lookups
@@ -176,6 +202,18 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
         spans.within(spans.named("GET /v1/auth/check")[0]),
         ["live_sessions"]
     );
+    // What the router does not know, and what no client names.
+    assert_eq!(
+        (
+            spans.named("GET").len(),
+            spans.named("other /v1/auth/me").len()
+        ),
+        (1, 1)
+    );
+    assert!(spans.named("GET /health/live").is_empty());
+}
+
+fn logins_and_letters_are_followed(spans: &Spans) {
     let logins = spans.named("POST /v1/auth/login");
     for login in &logins {
         let within = spans.within(login);
@@ -194,15 +232,9 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
         within.contains(&"prepare_letter") && within.contains(&"send_letter"),
         "{within:?}"
     );
-    // What the router does not know, and what no client names.
-    assert_eq!(
-        (
-            spans.named("GET").len(),
-            spans.named("other /v1/auth/me").len()
-        ),
-        (1, 1)
-    );
-    assert!(spans.named("GET /health/live").is_empty());
+}
+
+fn nothing_else_is_said(spans: &Spans) {
     for span in &spans.spans {
         for name in attributes(&span.attributes).keys() {
             assert!(ATTRIBUTES.contains(&name.as_str()), "{name}");
@@ -212,11 +244,12 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
         let may_begin = kind(span) == SpanKind::Server || span.name == "letter";
         assert!(!begins || may_begin, "{span:?}");
     }
+}
 
-    let errors = collector.errors();
+fn an_error_names_its_request(errors: &[Value], lived: &Lived) {
     let error = errors
         .iter()
-        .find(|error| error["tags"]["request_id"] == broken_id.as_str());
+        .find(|error| error["tags"]["request_id"] == lived.broken_id.as_str());
     let error = error.expect("the error of the request");
     assert_eq!(error["message"], "request failed");
     assert_eq!(error["environment"], "test");
@@ -231,6 +264,10 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
     ] {
         assert!(error.get(absent).is_none(), "{absent}: {error}");
     }
+}
+
+fn nobody_is_named(collector: &Collector, lived: &Lived) {
+    let (ann, id) = (&lived.ann, lived.id.to_string());
     let signature = ann
         .token()
         .rsplit('.')
@@ -250,7 +287,7 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
             &signature,
             ann.refresh_token(),
             ADDRESS,
-            &id.to_string(),
+            &id,
             "127.0.0.1",
         ] {
             let said = said.replace(&collector.address, "");
