@@ -122,7 +122,7 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
     let collector = Collector::answering(Some(200)).await;
     let place = Place::new();
     let server = place.serve(&borrowed(&telling(&database, &collector, &collector)));
-    let lived = live(&server, &database).await;
+    let lived = live(client_of(&server), &database).await;
     // What waits is told before it ends.
     stop(server);
     requests_are_followed(&collector.spans(), &lived);
@@ -132,8 +132,7 @@ async fn a_request_is_followed_and_nobody_is_named(database: Database) {
     nobody_is_named(&collector, &lived);
 }
 
-async fn live(server: &Serving, database: &Database) -> Lived {
-    let anonymous = client_of(server);
+async fn live(anonymous: Client, database: &Database) -> Lived {
     let account = json!({"email": EMAIL, "username": "canary_name", "password": PASSWORD});
     let registered = anonymous.post("/v1/auth/register", account).await;
     let id = registered.expect(201)["id"].clone();
