@@ -27,7 +27,7 @@ use crate::{
     ids::{RequestId, RequestIds},
     letters::{LetterSettings, Letters},
     lookup::Lookup,
-    metrics::Metrics,
+    metrics::{Metrics, Reported},
     model::{account::AttributeRules, role::FixedRoles, session::IdleRule, user::SessionLimit},
     outbox::{Outbox, OutboxParts, Post},
     passwords::{PasswordPolicy, Passwords},
@@ -104,6 +104,7 @@ impl Auth {
             lookup: None,
             observe_every: Span::ZERO,
             canary: CanaryPolicy::off(),
+            reported: Reported::default(),
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(SystemEntropy),
         }
@@ -313,6 +314,7 @@ pub struct AuthBuilder {
     lookup: Option<Lookup>,
     observe_every: Span,
     canary: CanaryPolicy,
+    reported: Reported,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -414,6 +416,12 @@ impl AuthBuilder {
         self
     }
 
+    /// What others are told of this process, to be shown among its metrics; nothing by default.
+    pub fn reported(mut self, reported: Reported) -> Self {
+        self.reported = reported;
+        self
+    }
+
     /// The application's rules for attributes.
     pub fn attribute_rules(mut self, rules: AttributeRules) -> Self {
         self.rules = rules;
@@ -445,7 +453,7 @@ impl AuthBuilder {
         self.admin.check()?;
         let canary = Canary::new(&self.canary)?;
         let (canary_every, observe_every) = (self.canary.every, self.observe_every);
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::with(&self.reported));
         metrics.canary.know(canary.names());
         self.store = Arc::new(MeasuredStore::new(self.store, Arc::clone(&metrics)));
         let letters = self.letters.clone();

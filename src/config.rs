@@ -31,6 +31,7 @@ use crate::{
     metrics::MetricsSettings,
     model::{account::AttributeRules, client::Clients},
     passwords::PasswordPolicy,
+    reporting::settings::{SentrySettings, TracingSettings},
     roles::RoleSettings,
     secret::SecretString,
     sessions::SessionPolicy,
@@ -153,6 +154,10 @@ pub struct Settings {
     pub doctor: DoctorSettings,
     /// `[log]`.
     pub log: LogSettings,
+    /// `[tracing]`.
+    pub tracing: TracingSettings,
+    /// `[sentry]`.
+    pub sentry: SentrySettings,
 }
 
 impl Settings {
@@ -165,6 +170,7 @@ impl Settings {
         let mut settings: Self = sources.read()?;
         let (database, mail) = (&mut settings.database, &mut settings.mail);
         let audit = &mut settings.audit;
+        let (otlp, sentry) = (&mut settings.tracing.otlp, &mut settings.sentry);
         let secrets = [
             (
                 "database.postgres.url",
@@ -187,6 +193,12 @@ impl Settings {
                 &mail.sendgrid.api_key_file,
             ),
             ("audit.key", &mut audit.key, &audit.key_file),
+            (
+                "tracing.otlp.headers",
+                &mut otlp.headers,
+                &otlp.headers_file,
+            ),
+            ("sentry.dsn", &mut sentry.dsn, &sentry.dsn_file),
         ];
         let named = secrets.into_iter().filter(|(_, _, file)| !file.is_empty());
         for (key, secret, file) in named {
@@ -227,6 +239,8 @@ impl Settings {
         self.metrics.check()?;
         self.canary.check()?;
         self.doctor.check()?;
+        self.tracing.check()?;
+        self.sentry.check()?;
         if self.environment == Environment::Production {
             self.check_production()?;
         }

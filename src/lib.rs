@@ -37,12 +37,12 @@
 //!
 //! | layer | modules | what they decide |
 //! |---|---|---|
-//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`finding`] [`metrics`] `certificates` `outbound` `restarting` | what a time, a secret, an id, a name is; how other services are spoken to |
+//! | L0 | [`clock`] [`entropy`] [`secret`] [`ids`] [`email`] [`username`] [`setting`] [`finding`] [`metrics`] `certificates` `outbound` `restarting` `spans` | what a time, a secret, an id, a name is; how other services are spoken to |
 //! | L1 | [`model`] | users, roles, sessions, secrets, letters, clients: data and transitions, no I/O |
 //! | L2 | [`store`] [`mail`] [`letters`] [`error`] | the storage contract: atomic decisions; what carries letters and what stands in them; what a use case can answer |
 //! | L3 | [`passwords`] [`tokens`] [`throttle`] [`lookup`] [`presence`] [`outbox`] `paging` `lease` [`audit`] [`accounts`] [`sessions`] [`verification`] [`recovery`] [`roles`] [`admin`] [`sweep`] [`transfer`] | the use cases |
 //! | L4 | [`auth`] | everything put together |
-//! | L5 | [`store::open`] and the databases, [`mail::open`] and the transports | how each database keeps the contract, how each transport carries a letter |
+//! | L5 | [`store::open`] and the databases, [`mail::open`] and the transports, `reporting` | how each database keeps the contract, how each transport carries a letter, what others are told |
 //! | L6 | [`http`] | the REST API: translation, nothing else |
 //! | L7 | `config` `telemetry` | settings in layers, logs (feature `server`) |
 //! | L8 | `doctor` `server` `cli` | the composition root and the command line (feature `server`) |
@@ -81,6 +81,8 @@ mod paging;
 pub mod passwords;
 pub mod presence;
 pub mod recovery;
+#[cfg(feature = "server")]
+pub mod reporting;
 mod restarting;
 pub mod roles;
 pub mod secret;
@@ -88,6 +90,7 @@ pub mod secret;
 pub mod server;
 pub mod sessions;
 pub mod setting;
+mod spans;
 pub mod store;
 pub mod sweep;
 #[cfg(feature = "server")]

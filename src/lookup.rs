@@ -11,6 +11,7 @@ use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     clock::Stopwatch,
@@ -18,6 +19,7 @@ use crate::{
     ids::{SessionId, UserId},
     metrics::Metrics,
     model::session::SessionView,
+    spans,
     store::{Store, StoreError, StoreResult},
 };
 
@@ -93,11 +95,15 @@ impl Lookup {
                 answer,
             })
             .map_err(|_| AuthError::Overloaded("session lookups"))?;
-        match timeout(DEADLINE, answered).await {
-            Ok(Ok(found)) => Ok(found?),
-            Ok(Err(_)) => Err(AuthError::Internal("a lookup was dropped".into())),
-            Err(_) => Err(StoreError::Unavailable("no answer within 3 seconds".into()).into()),
-        }
+        // Many questions are one statement, which is nobody's own: each sees what it waited for.
+        let span = spans::database("live_sessions");
+        let waiting = timeout(DEADLINE, answered).instrument(span.clone());
+        let found = match waiting.await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) => return Err(AuthError::Internal("a lookup was dropped".into())),
+            Err(_) => Err(StoreError::Unavailable("no answer within 3 seconds".into())),
+        };
+        Ok(found.inspect_err(|error| spans::failed(&span, error.class()))?)
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use prometheus::{Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 
-pub use self::groups::{CanaryMetrics, CircuitUse, DatabaseGauges, PoolUse};
+pub use self::groups::{CanaryMetrics, CircuitUse, DatabaseGauges, PoolUse, Reported};
 pub use self::parts::{Counter, Distribution, Family, Gauge, Held, Level};
 use self::{
     groups::{CircuitMetrics, HttpMetrics, Pools},
@@ -128,8 +128,18 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::with(&Reported::default())
+    }
+}
+
+impl Metrics {
+    /// Nothing yet, but for what others were told already.
+    #[must_use]
+    pub fn with(reported: &Reported) -> Self {
         let registry = Registry::new();
         let make = Maker(&registry);
+        make.include(&reported.sent);
+        make.include(&reported.dropped);
         let build = make.gauges(
             "doorward_build_info",
             "Always 1; the version that runs.",
@@ -217,9 +227,7 @@ impl Default for Metrics {
             registry,
         }
     }
-}
 
-impl Metrics {
     /// Notes what a token or a cookie was worth: nothing for one that was accepted, or the code of the refusal.
     pub fn authenticated(&self, refusal: Option<&'static str>) {
         match refusal {

@@ -49,6 +49,7 @@ use crate::{
     model::user::PasswordHash,
     secret::{SecretString, constant_time_eq},
     setting::BadSetting,
+    spans,
 };
 
 /// No policy may accept shorter passwords (ASVS 6.2.1).
@@ -317,13 +318,17 @@ impl Passwords {
     ) -> AuthResult<T> {
         let metrics = Arc::clone(&self.metrics);
         let (waiting, waited) = (metrics.scrypt_waiting.hold(), Stopwatch::start());
+        // The thread knows of no request.
+        let (waits, request) = (spans::scrypt_wait(), tracing::Span::current());
         let counted = move || {
-            drop(waiting);
+            drop((waiting, waits));
+            let runs = spans::scrypt_run(&request);
             metrics.scrypt_wait_seconds.took(waited.elapsed());
             metrics.scrypt_runs.bump();
             let running = Stopwatch::start();
             let done = work();
             metrics.scrypt_run_seconds.took(running.elapsed());
+            drop(runs);
             done
         };
         self.threads.run_in(place, counted).await

@@ -39,7 +39,7 @@ use crate::{
         open::{OpenedMailer, open_mailer},
         settings::Transport,
     },
-    metrics::MetricsSettings,
+    metrics::{MetricsSettings, Reported},
     model::client::Clients,
     outbox::Post,
     restarting::restarting,
@@ -61,18 +61,23 @@ const CLOCK_EVERY: Duration = Duration::from_mins(1);
 /// An answer that took longer than this says too little about the time.
 const SLOWEST_TIME: Duration = Duration::from_secs(4);
 
-/// Runs the server until SIGTERM or SIGINT; `program` is what people type to start it.
+/// Runs the server until SIGTERM or SIGINT; `program` is what people type to start it, `reported` counts what others
+/// are told of it.
 ///
 /// # Errors
 /// The first [`BadSetting`] that stops the start.
-pub async fn serve(settings: Settings, program: &str) -> Result<(), BadSetting> {
+pub async fn serve(
+    settings: Settings,
+    program: &str,
+    reported: Reported,
+) -> Result<(), BadSetting> {
     settings.check()?;
     let seen = examined::before_opening(&settings).await?;
     let Service {
         auth,
         clock,
         mailbox,
-    } = open_service(&settings).await?;
+    } = open_service(&settings, reported).await?;
     examined::after_opening(&settings, &auth, seen).await?;
     let tls = Tls::open(&settings.http.tls, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let listeners = listen(&settings, tls.as_ref()).await?;
@@ -181,11 +186,11 @@ pub struct Service {
 ///
 /// # Errors
 /// The first [`BadSetting`], the database's included.
-pub async fn open_service(settings: &Settings) -> Result<Service, BadSetting> {
+pub async fn open_service(settings: &Settings, reported: Reported) -> Result<Service, BadSetting> {
     let mailer = open_mailer(&settings.mail)?;
     let mailbox = mailer.as_ref().and_then(|opened| opened.mailbox.clone());
     let post = mailer.map(|opened| post(settings, opened)).transpose()?;
-    let (auth, clock) = build_service(settings, post).await?;
+    let (auth, clock) = build_service(settings, post, reported).await?;
     Ok(Service {
         auth,
         clock,
@@ -210,7 +215,9 @@ pub async fn open_quiet_service(settings: &Settings) -> Result<Auth, BadSetting>
         canary: CanaryPolicy::off(),
         ..settings.clone()
     };
-    build_service(&quiet, None).await.map(|(auth, _)| auth)
+    build_service(&quiet, None, Reported::default())
+        .await
+        .map(|(auth, _)| auth)
 }
 
 /// What is to be said of the certificate that clients would be shown, where there is one.
@@ -262,6 +269,7 @@ fn post(settings: &Settings, opened: OpenedMailer) -> Result<Post, BadSetting> {
 async fn build_service(
     settings: &Settings,
     post: Option<Post>,
+    reported: Reported,
 ) -> Result<(Auth, Arc<SystemClock>), BadSetting> {
     let rules = settings.attribute_rules()?;
     let clock = Arc::new(SystemClock::new());
@@ -291,6 +299,7 @@ async fn build_service(
         .limits(settings.limits.clone())
         .observe_every(settings.metrics.every)
         .canary(settings.canary.clone())
+        .reported(reported)
         .letters(letters(settings)?)
         .clock(Arc::clone(&clock) as Arc<dyn Clock>);
     let builder = match post {

@@ -29,6 +29,7 @@ const LAYERS: [&[&str]; 9] = [
         "certificates",
         "outbound",
         "restarting",
+        "spans",
     ],
     &["model"],
     &[
@@ -76,6 +77,7 @@ const LAYERS: [&[&str]; 9] = [
         "mail::sendgrid",
         "mail::file",
         "mail::memory",
+        "reporting",
     ],
     &["http"],
     &["config", "telemetry"],

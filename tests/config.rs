@@ -359,6 +359,74 @@ fn settings_of_the_listener_are_judged() {
     }
 }
 
+/// ASVS 12.3.1: who is told something is told over TLS.
+#[test]
+fn settings_about_who_is_told_are_judged() {
+    for (name, value, sentence) in [
+        (
+            "DOORWARD__TRACING__OTLP__ENDPOINT",
+            "collector:4318",
+            "tracing.otlp.endpoint: is not the address of a collector; write it as http://127.0.0.1:4318 or https://otlp.example.org, or leave it empty",
+        ),
+        (
+            "DOORWARD__TRACING__OTLP__ENDPOINT",
+            "http://collector.example.org:4318",
+            "tracing.otlp.endpoint: is plain text; use https://, or a collector on this machine",
+        ),
+        (
+            "DOORWARD__TRACING__OTLP__HEADERS",
+            "authorization: Bearer hunter2",
+            "tracing.otlp.headers: are not headers; write them as name=value, with commas between them, as they are sent",
+        ),
+        (
+            "DOORWARD__TRACING__OTLP__SAMPLE",
+            "1.5",
+            "tracing.otlp.sample: 1.5 is not from 0 to 1; set it to 1 for all, or e.g. to 0.1 for every tenth",
+        ),
+        (
+            "DOORWARD__TRACING__OTLP__SAMPLE",
+            "some",
+            "tracing.otlp.sample: must be a number from 0 to 1, e.g. 0.1 (environment variable DOORWARD__TRACING__OTLP__SAMPLE); correct it there",
+        ),
+        (
+            "DOORWARD__TRACING__OTLP__SERVICE_NAME",
+            "",
+            "tracing.otlp.service_name: is empty; name this service, e.g. doorward",
+        ),
+        (
+            "DOORWARD__SENTRY__DSN",
+            "https://hunter2.example.org/7",
+            "sentry.dsn: is not a DSN; copy it from the project's settings: https://KEY@HOST/PROJECT",
+        ),
+        (
+            "DOORWARD__SENTRY__DSN",
+            "http://hunter2@sentry.example.org/7",
+            "sentry.dsn: is plain text; use https://, or a collector on this machine",
+        ),
+        (
+            "DOORWARD__SENTRY__SAMPLE",
+            "NaN",
+            "sentry.sample: NaN is not from 0 to 1; set it to 1 for all, or e.g. to 0.1 for every tenth",
+        ),
+    ] {
+        assert_eq!(refused(&[(name, value)]), sentence);
+    }
+    let place = Place::new();
+    place.write(
+        "my.toml",
+        "[tracing.otlp]\nsample = 1\n[sentry]\nsample = 0.25",
+    );
+    let print = ["config", "print", "--json", "--config", "my.toml"];
+    let printed = place.run(&print, &[]).json();
+    assert_eq!(
+        (
+            &printed["tracing"]["otlp"]["sample"],
+            &printed["sentry"]["sample"]
+        ),
+        (&1.0.into(), &0.25.into())
+    );
+}
+
 /// ASVS 6.3.2, 11.2.3, 13.2.3, 13.3.1.
 #[test]
 fn production_refuses_missing_and_guessable_secrets() {
@@ -636,10 +704,15 @@ fn secrets_are_never_printed() {
             "postgres://ann:hunter2@db.example.org/doorward",
         ),
         ("DOORWARD__DATABASE__MONGODB__URL_FILE", "url"),
+        ("DOORWARD__TRACING__OTLP__HEADERS", "x-key=hunter2"),
+        (
+            "DOORWARD__SENTRY__DSN",
+            "https://hunter2@sentry.example.org/7",
+        ),
     ];
     for args in [&["config", "print"][..], &["config", "print", "--json"]] {
         let printed = place.run(args, &variables).answer();
-        assert_eq!(printed.matches("***").count(), 3, "{printed}");
+        assert_eq!(printed.matches("***").count(), 5, "{printed}");
         assert!(
             !printed.contains("hunter2") && !printed.contains(KEY),
             "{printed}"

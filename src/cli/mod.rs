@@ -30,6 +30,7 @@ use serde_json::Value;
 use crate::{
     config::{LogLevel, Settings, Sources},
     error::AuthError,
+    reporting::Reporting,
     secret::SecretString,
     server,
     setting::BadSetting,
@@ -160,9 +161,11 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         // The answer is what counts; only what went wrong on the way is worth a line.
         settings.log.level = LogLevel::Warn;
     }
-    telemetry::start(&settings.log, settings.environment);
+    if matches!(cli.command, Command::Serve) {
+        return serve(settings).await;
+    }
+    telemetry::start(&settings.log, settings.environment, Vec::new());
     match cli.command {
-        Command::Serve => Ok(server::serve(settings, &program()).await?),
         Command::Migrate(args) => system::migrate(&settings, &args, say).await,
         Command::Sweep => system::sweep(&settings, say).await,
         Command::Doctor => doctor::examine(&settings, say).await,
@@ -174,10 +177,21 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         Command::Session(command) => sessions::session(&settings, command, say).await,
         Command::Roles(command) => roles::obey(&settings, command, say).await,
         Command::Audit(command) => audit::obey(&settings, command, say).await,
-        Command::Key(_) | Command::Mail(_) | Command::Transfer(_) => {
-            unreachable!("answered above, before settings are needed")
+        Command::Serve | Command::Key(_) | Command::Mail(_) | Command::Transfer(_) => {
+            unreachable!("answered above")
         }
     }
+}
+
+/// Runs the server, and tells those whom the settings name.
+async fn serve(settings: Settings) -> Result<(), Failure> {
+    let environment = settings.environment;
+    let (tracing, sentry) = (&settings.tracing, &settings.sentry);
+    let mut reporting = Reporting::open(tracing, sentry, &environment.to_string())?;
+    telemetry::start(&settings.log, environment, reporting.layers());
+    let served = server::serve(settings, &program(), reporting.reported()).await;
+    reporting.finish().await;
+    Ok(served?)
 }
 
 /// What people type to run this program.

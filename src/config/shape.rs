@@ -21,6 +21,7 @@ const OPEN: &str = "roles";
 enum Kind {
     Text,
     Whole,
+    Share,
     Flag,
     Texts,
 }
@@ -30,6 +31,7 @@ impl Kind {
         match value {
             ValueKind::String(_) => Some(Self::Text),
             ValueKind::I64(_) => Some(Self::Whole),
+            ValueKind::Float(_) => Some(Self::Share),
             ValueKind::Boolean(_) => Some(Self::Flag),
             ValueKind::Array(items)
                 if items.iter().all(|i| matches!(i.kind, ValueKind::String(_))) =>
@@ -44,9 +46,16 @@ impl Kind {
         match self {
             Self::Text => "a text in quotes",
             Self::Whole => "a whole number",
+            Self::Share => "a number from 0 to 1, e.g. 0.1",
             Self::Flag => "true or false",
             Self::Texts => "a list of texts, e.g. [\"a\", \"b\"]",
         }
+    }
+
+    /// Whether a value in a file is of this kind.
+    fn takes(self, value: &ValueKind) -> bool {
+        let found = Self::of(value);
+        found == Some(self) || (self, found) == (Self::Share, Some(Self::Whole))
     }
 
     /// A variable's text as a value of this kind.
@@ -54,6 +63,7 @@ impl Kind {
         match self {
             Self::Text => Some(ValueKind::String(text.to_owned())),
             Self::Whole => text.parse().ok().map(ValueKind::I64),
+            Self::Share => text.parse().ok().map(ValueKind::Float),
             Self::Flag => text.parse().ok().map(ValueKind::Boolean),
             Self::Texts => {
                 let items = text
@@ -90,7 +100,7 @@ impl Shape {
             let kind = self
                 .kind(key)
                 .ok_or_else(|| self.unknown(key, &layer.source))?;
-            if Kind::of(&value.kind) != Some(kind) {
+            if !kind.takes(&value.kind) {
                 let problem = format!("must be {} ({})", kind.expected(), layer.source);
                 return Err(BadSetting::new(key, problem, "correct it there"));
             }
@@ -160,7 +170,7 @@ impl Shape {
             let read = read.ok_or_else(|| {
                 let expected = match kind {
                     Kind::Text | Kind::Texts => "UTF-8 text",
-                    Kind::Whole | Kind::Flag => kind.expected(),
+                    Kind::Whole | Kind::Share | Kind::Flag => kind.expected(),
                 };
                 let problem = format!("must be {expected} ({source})");
                 BadSetting::new(&key, problem, "correct it there")

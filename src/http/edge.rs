@@ -31,7 +31,7 @@ use super::{
     ApiOptions, Context, DOCUMENTS,
     auth_api::unsupported_login,
     check_api::as_asked,
-    measured::{self, Requests},
+    measured::{self, Requests, method_name},
     methods,
     origins::is_safe,
     problem::Problem,
@@ -39,7 +39,7 @@ use super::{
     surface::{Surface, X_REQUEST_ID},
     system_api::not_found,
 };
-use crate::{audit::coming_from, auth::Auth, clock::Stopwatch};
+use crate::{audit::coming_from, auth::Auth, clock::Stopwatch, spans};
 
 /// Headers of every answer, unless its handler set them itself (ASVS 3.2.1, 3.4, 3.5.8, 14.3.2). What
 /// `default-src` says of plugins is said once more, for browsers and scanners that ask for it by name.
@@ -242,21 +242,27 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         let reader = self.surface.origins.reader(request.headers());
         // What only reads and succeeds is counted, and not worth a line for each.
         let is_quiet = is_safe(request.method());
+        let is_followed = spans::are_followed() && !is_free(&request);
         let line = Line {
             watch,
             method,
             span: OnceCell::new(),
         };
-        let shortcut = self.has_shortcuts.then(|| Shortcut::of(&mut request));
+        // A trace is to show all of the way.
+        let is_short = self.has_shortcuts && !is_followed;
+        let shortcut = is_short.then(|| Shortcut::of(&mut request));
         let answered = if let Some(shortcut) = shortcut.flatten() {
             let answered = self.answer_soon(shortcut, &request, &context).await;
             answered.map_err(|error| (self.methods.problem_of(&error, ""), error))
         } else {
-            let span = if is_quiet {
+            let span = if is_quiet && !is_followed {
                 Span::none()
             } else {
                 line.span(&context).clone()
             };
+            if is_followed {
+                context.continue_trace(&span, &request);
+            }
             let answered = self.answer_any(request, &context, reader.is_some());
             // Boxed: what is asked most is not to carry the room that all else needs.
             answered.instrument(span).boxed().await
@@ -274,6 +280,10 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         // The route, not the path: a path may hold whatever somebody typed.
         let route = route.as_ref().map(|pattern| pattern.0.as_ref());
         self.requests.answered(route, &line.method, status, took);
+        if is_followed {
+            let (method, route) = (method_name(&line.method), self.requests.label(route));
+            spans::answered(line.span(&context), method, route, status.as_u16());
+        }
         let is_quiet = is_quiet && !status.is_client_error() && !status.is_server_error();
         line.write(&context, route, (status, took), is_quiet);
         Ok(response)
@@ -291,8 +301,7 @@ struct Line {
 impl Line {
     fn span(&self, context: &Context) -> &Span {
         let (id, method) = (&context.request_id, &self.method);
-        self.span
-            .get_or_init(|| tracing::info_span!("request", %id, %method))
+        self.span.get_or_init(|| spans::request(id, method))
     }
 
     fn write(

@@ -77,6 +77,13 @@ impl Requests {
         self.auth.metrics().http.in_flight.hold()
     }
 
+    /// What a route is called; `None` for whatever matches none.
+    pub(super) fn label<'a>(&'a self, route: Option<&'a str>) -> Option<&'a str> {
+        let pattern = route.filter(|pattern| !pattern.is_empty())?;
+        let known = self.routes.get(pattern);
+        Some(known.map_or(pattern, |route| route.label.as_str()))
+    }
+
     /// A request has been answered.
     pub(super) fn answered(
         &self,
@@ -86,8 +93,7 @@ impl Requests {
         took: Duration,
     ) {
         let metrics = self.auth.metrics();
-        let name = METHODS.iter().position(|name| *name == method.as_str());
-        let method = name.unwrap_or(METHODS.len() - 1);
+        let method = place_of(method);
         let known = match route {
             // What matches nothing has an empty pattern, or none.
             None | Some("") => Some(&self.unmatched),
@@ -102,6 +108,17 @@ impl Requests {
             }
         }
     }
+}
+
+/// The place of a method in [`METHODS`].
+fn place_of(method: &Method) -> usize {
+    let name = METHODS.iter().position(|name| *name == method.as_str());
+    name.unwrap_or(METHODS.len() - 1)
+}
+
+/// What a method is called: as it is, if it exists.
+pub(super) fn method_name(method: &Method) -> &'static str {
+    METHODS[place_of(method)]
 }
 
 impl Route {

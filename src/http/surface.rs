@@ -10,6 +10,7 @@ use poem::{
     Endpoint, Error, PathPattern, Request,
     http::{HeaderName, HeaderValue, Method, header::USER_AGENT},
 };
+use tracing::Span;
 use url::Url;
 use uuid::Uuid;
 
@@ -27,6 +28,7 @@ use crate::{
     clock::Timestamp,
     model::audit::{Agent, Details, Event, EventKind, Origin},
     sessions::{CurrentUser, Grant},
+    spans,
     tokens::SignedToken,
 };
 
@@ -147,6 +149,15 @@ impl Context {
             request_id,
             client_ip: client_ip(request, &surface.options.trusted_proxies),
             caller,
+        }
+    }
+
+    /// Makes a request part of its proxy's trace. What a stranger says of traces counts for nothing, or anybody
+    /// could have theirs kept.
+    pub(super) fn continue_trace(&self, span: &Span, request: &Request) {
+        let given = request.header("traceparent");
+        if let Some(parent) = given.filter(|_| self.surface.trusts_peer_of(request)) {
+            spans::continues(span, parent);
         }
     }
 

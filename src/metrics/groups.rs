@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{CounterVec, GaugeVec, HistogramVec, IntCounter, IntCounterVec};
 
-use super::parts::{Gauge, Level, Maker};
+use super::parts::{Family, Gauge, Level, Maker};
 
 const REQUEST_SECONDS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -101,6 +101,31 @@ pub(super) struct Pools {
     waits: IntCounterVec,
     timeouts: IntCounterVec,
     wait_seconds: CounterVec,
+}
+
+/// What others were told of this process, by what it was: `spans` or `errors`.
+#[derive(Debug, Clone)]
+pub struct Reported {
+    /// What they took.
+    pub sent: Family,
+    /// What found no room, or was not taken.
+    pub dropped: Family,
+}
+
+impl Default for Reported {
+    fn default() -> Self {
+        let family = |name, help| Family::new((name, "what"), help, &["errors", "spans"]);
+        Self {
+            sent: family(
+                "doorward_reports_sent_total",
+                "Spans and errors that their receivers took.",
+            ),
+            dropped: family(
+                "doorward_reports_dropped_total",
+                "Spans and errors that found no room in the queue, or that their receivers did not take.",
+            ),
+        }
+    }
 }
 
 /// What the canary found; `peer` is `self` or an address of the configuration.

@@ -32,11 +32,14 @@ impl Maker<'_> {
         help: &str,
         values: &[&'static str],
     ) -> Family {
-        let family = Family(self.known(IntCounterVec::new(Opts::new(name, help), &[label])));
-        for value in values {
-            family.0.with_label_values(&[value]);
-        }
+        let family = Family::new((name, label), help, values);
+        self.include(&family);
         family
+    }
+
+    /// Makes counters known that were made elsewhere.
+    pub(super) fn include(&self, family: &Family) {
+        self.known(Ok(family.0.clone()));
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -102,6 +105,16 @@ impl Counter {
 pub struct Family(IntCounterVec);
 
 impl Family {
+    /// Counters that nobody is shown yet; those of `values` are there from the beginning.
+    pub(super) fn new((name, label): (&str, &str), help: &str, values: &[&'static str]) -> Self {
+        let made = IntCounterVec::new(Opts::new(name, help), &[label]);
+        let made = made.expect("names and labels are constants of the right form");
+        for value in values {
+            made.with_label_values(&[value]);
+        }
+        Self(made)
+    }
+
     /// Adds one to the counter of this value.
     pub fn bump(&self, value: &'static str) {
         self.0.with_label_values(&[value]).inc();

@@ -11,6 +11,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
+use tracing::Instrument;
 
 use super::{Inner, Outbox, Post, TO_SETTLE};
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
         token::Purpose,
         user::User,
     },
+    spans,
     store::{PrepareLetter, Prepared, ReadyLetter},
     tokens::{CodeScope, MailedSecrets},
 };
@@ -92,7 +94,9 @@ async fn attempt(outbox: Outbox, letter: Letter, _slot: OwnedSemaphorePermit) {
     let (id, kind) = (letter.new.id, letter.new.kind.as_str());
     let limit = post.policy.send_timeout.to_duration();
     // A letter whose handling panics is one that could not be sent, or it would be claimed for ever.
-    let sending = AssertUnwindSafe(send(&outbox, post, &letter)).catch_unwind();
+    let span = spans::letter(&id, kind);
+    let sending = send(&outbox, post, &letter).instrument(span.clone());
+    let sending = AssertUnwindSafe(sending).catch_unwind();
     let settlement = match timeout(limit, sending).await {
         Ok(Ok(Ok(Some(settlement)))) => settlement,
         Ok(Ok(Ok(None))) => return,
@@ -111,13 +115,16 @@ async fn attempt(outbox: Outbox, letter: Letter, _slot: OwnedSemaphorePermit) {
         }
         Settlement::Dead { error } => tracing::error!(letter.id = %id, kind, error, "given up"),
     }
-    outbox.0.metrics.letters.bump(match &settlement {
+    let outcome = match &settlement {
         Settlement::Sent => "sent",
         Settlement::Dropped { .. } => "dropped",
         Settlement::Again { .. } => "again",
         Settlement::Dead { .. } => "dead",
-    });
-    settle(&outbox, &letter, &settlement).await;
+    };
+    outbox.0.metrics.letters.bump(outcome);
+    spans::settled(&span, outcome);
+    let settling = settle(&outbox, &letter, &settlement);
+    settling.instrument(span).await;
 }
 
 /// Why an attempt failed, in a few words without addresses.
@@ -163,7 +170,8 @@ async fn send(outbox: &Outbox, post: &Post, letter: &Letter) -> Result<Option<Se
         Prepared::Lost => return Ok(None),
     };
     let mail = written(&inner.letters, post, letter, &ready, &secrets, now).map_err(defect)?;
-    post.mailer.send(&mail).await?;
+    let sending = post.mailer.send(&mail).instrument(spans::sending());
+    sending.await?;
     Ok(Some(Settlement::Sent))
 }
 

@@ -21,3 +21,14 @@ pub enum StoreError {
     #[error("the database refused a statement: {0}")]
     Driver(String),
 }
+
+impl StoreError {
+    /// What kind of failure it is, in a word that says nothing about anybody.
+    pub(crate) const fn class(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Driver(_) => "refused",
+        }
+    }
+}

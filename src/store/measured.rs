@@ -1,4 +1,5 @@
-//! A store that counts what goes through it: calls that fail, by class, and acts that end sessions.
+//! A store that counts what goes through it, calls that fail, by class, and acts that end sessions, and gives each
+//! call a span.
 //!
 //! Decides what counts as such an act; what it does is for the store behind it. An act is counted once,
 //! however many sessions it ends, and only when the database has said that it is done.
@@ -6,6 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
@@ -32,6 +34,7 @@ use crate::{
         token::{NewOneTimeSecret, Proof, SecretHash},
         user::{NewUser, PasswordHash, Roles, SessionLimit, User, UserCredentials, UserPatch},
     },
+    spans,
 };
 
 /// A store whose failures and revocations are counted.
@@ -52,11 +55,7 @@ impl MeasuredStore {
     }
 
     fn failed(&self, error: &StoreError) {
-        self.metrics.store_errors.bump(match error {
-            StoreError::Unavailable(_) => "unavailable",
-            StoreError::Corrupt { .. } => "corrupt",
-            StoreError::Driver(_) => "refused",
-        });
+        self.metrics.store_errors.bump(error.class());
     }
 
     /// As [`Self::counted`]; `ends` says whether the answer is one of an act that ends sessions.
@@ -73,13 +72,23 @@ impl MeasuredStore {
     }
 }
 
+/// Gives a call its span, if anybody follows it.
+async fn followed<T>(
+    operation: &'static str,
+    call: impl Future<Output = StoreResult<T>> + Send,
+) -> StoreResult<T> {
+    let span = spans::database(operation);
+    let answer = call.instrument(span.clone()).await;
+    answer.inspect_err(|error| spans::failed(&span, error.class()))
+}
+
 /// Passes these calls on and counts their failures; what stands in the braces is counted by itself.
 macro_rules! measured {
     ($($name:ident($($arg:ident: $kind:ty),* $(,)?) -> $answer:ty;)* { $($own:tt)* }) => {
         #[async_trait]
         impl Store for MeasuredStore {
             $(async fn $name(&self, $($arg: $kind),*) -> StoreResult<$answer> {
-                self.counted(self.inner.$name($($arg),*).await)
+                self.counted(followed(stringify!($name), self.inner.$name($($arg),*)).await)
             })*
 
             $($own)*
@@ -180,7 +189,8 @@ measured! {
             idle: IdleRule,
             by: &Occasion,
         ) -> StoreResult<UpdateUser> {
-            let answer = self.inner.update_user(id, patch, notice, limit, idle, by).await;
+            let call = self.inner.update_user(id, patch, notice, limit, idle, by);
+            let answer = followed("update_user", call).await;
             let limits = matches!(patch.max_sessions, Some(Some(_)));
             self.ending(answer, CloseReason::LimitLowered.as_str(), |done| {
                 limits && matches!(done, UpdateUser::Updated(_))
@@ -194,7 +204,8 @@ measured! {
             fixed: &FixedRoles,
             by: &Occasion,
         ) -> StoreResult<ChangeStanding> {
-            let answer = self.inner.deactivate_user(id, credential_version, fixed, by).await;
+            let call = self.inner.deactivate_user(id, credential_version, fixed, by);
+            let answer = followed("deactivate_user", call).await;
             let reason = CloseReason::AccountDeactivated.as_str();
             self.ending(answer, reason, |done| matches!(done, ChangeStanding::Changed(_)))
         }
@@ -210,7 +221,8 @@ measured! {
         ) -> StoreResult<SetPassword> {
             let changed = self.inner.set_password(id, hash, credential_version, keep, letter, by);
             let reason = CloseReason::PasswordChanged.as_str();
-            self.ending(changed.await, reason, |done| {
+            let answer = followed("set_password", changed).await;
+            self.ending(answer, reason, |done| {
                 matches!(done, SetPassword::Changed { closed, .. } if *closed > 0)
             })
         }
@@ -222,7 +234,8 @@ measured! {
             letter: Option<&NewLetter>,
             by: &Occasion,
         ) -> StoreResult<Redeem> {
-            let answer = self.inner.redeem_set_password(proof, hash, letter, by).await;
+            let call = self.inner.redeem_set_password(proof, hash, letter, by);
+            let answer = followed("redeem_set_password", call).await;
             let reason = CloseReason::PasswordChanged.as_str();
             self.ending(answer, reason, |done| matches!(done, Redeem::Redeemed(_)))
         }
@@ -234,7 +247,8 @@ measured! {
             notice: Option<&NewLetter>,
             by: &Occasion,
         ) -> StoreResult<Option<UserId>> {
-            let answer = self.inner.disown(link, reset, notice, by).await;
+            let call = self.inner.disown(link, reset, notice, by);
+            let answer = followed("disown", call).await;
             self.ending(answer, CloseReason::Revoked.as_str(), Option::is_some)
         }
 
@@ -243,7 +257,8 @@ measured! {
             request: &OpenSessionRequest,
             by: &Occasion,
         ) -> StoreResult<OpenSession> {
-            let answer = self.inner.open_session(request, by).await;
+            let call = self.inner.open_session(request, by);
+            let answer = followed("open_session", call).await;
             self.ending(answer, CloseReason::Replaced.as_str(), |done| {
                 matches!(done, OpenSession::Opened { evicted, .. } if !evicted.is_empty())
             })
@@ -257,7 +272,8 @@ measured! {
             unseen_since: Option<Timestamp>,
             by: &Occasion,
         ) -> StoreResult<CloseSession> {
-            let answer = self.inner.close_session(user, session, reason, unseen_since, by).await;
+            let call = self.inner.close_session(user, session, reason, unseen_since, by);
+            let answer = followed("close_session", call).await;
             let closes = |done: &CloseSession| {
                 *done == CloseSession::Closed && user != UserId::CANARY
             };
@@ -271,7 +287,8 @@ measured! {
             letter: Option<&NewLetter>,
             by: &Occasion,
         ) -> StoreResult<CloseSession> {
-            let answer = self.inner.close_reused_session(user, session, letter, by).await;
+            let call = self.inner.close_reused_session(user, session, letter, by);
+            let answer = followed("close_reused_session", call).await;
             let reason = CloseReason::RefreshReused.as_str();
             self.ending(answer, reason, |done| *done == CloseSession::Closed)
         }
@@ -282,7 +299,8 @@ measured! {
             reason: CloseReason,
             by: &Occasion,
         ) -> StoreResult<CloseSession> {
-            let answer = self.inner.close_session_by_id(session, reason, by).await;
+            let call = self.inner.close_session_by_id(session, reason, by);
+            let answer = followed("close_session_by_id", call).await;
             self.ending(answer, reason.as_str(), |done| *done == CloseSession::Closed)
         }
 
@@ -293,7 +311,8 @@ measured! {
             reason: CloseReason,
             by: &Occasion,
         ) -> StoreResult<Option<u64>> {
-            let answer = self.inner.close_sessions(user, keep, reason, by).await;
+            let call = self.inner.close_sessions(user, keep, reason, by);
+            let answer = followed("close_sessions", call).await;
             self.ending(answer, reason.as_str(), |closed| closed.is_some_and(|n| n > 0))
         }
 
@@ -303,7 +322,8 @@ measured! {
             fixed: &FixedRoles,
             by: &Occasion,
         ) -> StoreResult<EraseUser> {
-            let answer = self.inner.erase_user(id, fixed, by).await;
+            let call = self.inner.erase_user(id, fixed, by);
+            let answer = followed("erase_user", call).await;
             self.ending(answer, "account_erased", |done| *done == EraseUser::Erased)
         }
     }

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod breaches;
 pub mod browser;
 pub mod canaries;
+pub mod collector;
 pub mod edits;
 pub mod mailbox;
 pub mod mongodb;

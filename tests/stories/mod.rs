@@ -24,6 +24,7 @@ mod outages;
 mod outbox;
 mod passwords;
 mod refreshing;
+mod reporting;
 mod revocation;
 mod roles;
 mod sessions;

@@ -12,10 +12,11 @@ use std::{
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use reqwest::{Client, StatusCode};
 use tokio::{sync::Semaphore, time::timeout};
+use tracing::Instrument;
 use url::Url;
 
 use super::BASE_URL;
-use crate::{outbound, secret::SecretString, setting::BadSetting};
+use crate::{outbound, secret::SecretString, setting::BadSetting, spans};
 
 /// How much of the hash the service is told.
 const PREFIX: usize = 5;
@@ -63,7 +64,8 @@ impl Service {
             hex
         });
         let (prefix, suffix) = hex.split_at(PREFIX);
-        let asked = timeout(self.limit, self.ask(prefix)).await;
+        let asked = timeout(self.limit, self.ask(prefix));
+        let asked = asked.instrument(spans::breach()).await;
         let answered = asked.unwrap_or(Err("no answer in time"));
         let found = answered.and_then(|range| is_in(&range, suffix));
         self.note(found.as_ref().err().copied());
