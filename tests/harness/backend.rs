@@ -16,7 +16,7 @@ use doorward::{
     store::{
         Store,
         open::{Opened, open},
-        settings::DatabaseSettings,
+        settings::{DatabaseSettings, Synchronous},
     },
 };
 use tempfile::TempDir;
@@ -218,12 +218,14 @@ fn in_a_runtime_of_its_own(work: impl Future<Output = ()> + Send + 'static) {
     );
 }
 
-/// The defaults with long patience: a test machine may be busy with other things.
+/// The defaults with long patience: a test machine may be busy with other things. SQLite's is fixed, so it does not
+/// wait for the disk at each commit here; what a killed process leaves is the same.
 fn settings(backend: Backend) -> DatabaseSettings {
     let mut settings = DatabaseSettings {
         backend,
         ..DatabaseSettings::default()
     };
+    settings.sqlite.synchronous = Synchronous::Normal;
     settings.postgres.acquire_timeout = Span::minutes(1);
     settings.postgres.statement_timeout = Span::minutes(1);
     settings.mongodb.acquire_timeout = Span::minutes(1);

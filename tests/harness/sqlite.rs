@@ -53,6 +53,8 @@ struct Named {
 pub fn tables(path: &Path) -> BTreeMap<String, Vec<String>> {
     let url = path.to_str().expect("a temporary folder has a plain name");
     let mut connection = SqliteConnection::establish(url).expect("the file opens");
+    let patient = connection.batch_execute("PRAGMA busy_timeout = 10000");
+    patient.expect("it waits for others");
     let columns = diesel::sql_query(
         "SELECT t.name AS \"table\", c.name AS \"column\" FROM sqlite_master t, pragma_table_info(t.name) c \
          WHERE t.type = 'table' ORDER BY t.name, c.cid",

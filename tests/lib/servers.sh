@@ -49,7 +49,7 @@ apt_install() {
         as_root apt-get update -qq >&2 || fail "the package lists cannot be fetched as this user: $advice"
         SERVERS_APT_UPDATED=yes
     fi
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 \
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-upgrade "$@" >&2 \
         || fail "apt-get could not install them: $advice"
 }
 
