@@ -74,13 +74,11 @@ impl Desk {
     fn hand_in(&self, batch: Batch) -> StoreResult<()> {
         let resting = {
             let mut state = self.state();
-            match state.resting.pop() {
-                Some(thread) => thread,
-                None => {
-                    state.waiting.push_back(batch);
-                    return Ok(());
-                }
-            }
+            let Some(thread) = state.resting.pop() else {
+                state.waiting.push_back(batch);
+                return Ok(());
+            };
+            thread
         };
         let thread = self.threads.get(resting).ok_or_else(gone)?;
         thread.send(batch).map_err(|_| gone())
