@@ -42,6 +42,22 @@ pub(crate) fn shown_address(value: &str) -> String {
     }
 }
 
+/// The address of a service: http or https, and nothing else in it than where that is.
+pub(crate) fn service_url(text: &str) -> Option<url::Url> {
+    let url = url::Url::parse(text).ok()?;
+    let is_plain = ["http", "https"].contains(&url.scheme())
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    is_plain.then_some(url)
+}
+
+/// Whether what is sent to an API crosses a network that anybody may read (ASVS 12.3.1).
+pub(crate) fn is_plain_text_abroad(url: &url::Url) -> bool {
+    url.scheme() == "http" && !is_loopback(url)
+}
+
 /// Whether an API is on this machine.
 pub(crate) fn is_loopback(url: &url::Url) -> bool {
     match url.host() {

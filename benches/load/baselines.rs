@@ -33,9 +33,9 @@ use tokio::task::JoinSet;
 
 use crate::{
     Outcome,
-    client::SplitMix,
     database::Database,
     per_second,
+    random::SplitMix,
     requests::Side,
     seed::{id_bson, session_id, user_id},
     service::Running,

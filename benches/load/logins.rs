@@ -13,9 +13,10 @@ use serde::Serialize;
 
 use crate::{
     Outcome,
-    client::{Connection, SplitMix},
+    client::Connection,
     count,
     database::Database,
+    random::SplitMix,
     service::{Running, key},
 };
 

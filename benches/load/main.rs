@@ -12,6 +12,7 @@ mod database;
 mod logins;
 mod openloop;
 mod pgbench;
+mod random;
 mod report;
 mod requests;
 mod seed;

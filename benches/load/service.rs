@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Outcome,
-    client::SplitMix,
+    random::SplitMix,
     seed::{session_id, user_id},
 };
 

@@ -15,7 +15,9 @@ use crate::{
     mail::Sender,
     model::user::Attributes,
     secret::SecretString,
-    setting::{BadSetting, is_loopback, is_own_machine, shown, shown_address},
+    setting::{
+        BadSetting, is_own_machine, is_plain_text_abroad, service_url, shown, shown_address,
+    },
 };
 
 /// Who letters come from that never leave the process.
@@ -433,7 +435,7 @@ impl SendGridSettings {
                 "write it as https://api.sendgrid.com",
             )
         })?;
-        if production && url.scheme() == "http" && !is_loopback(&url) {
+        if production && is_plain_text_abroad(&url) {
             return Err(bad("is plain text", "use https:// in production"));
         }
         Ok(())
@@ -441,13 +443,7 @@ impl SendGridSettings {
 
     /// `base_url`, if it is a plain http or https URL.
     pub(super) fn api_root(&self) -> Option<Url> {
-        let url = Url::parse(&self.base_url).ok()?;
-        let plain = ["http", "https"].contains(&url.scheme())
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
-        plain.then_some(url)
+        service_url(&self.base_url)
     }
 }
 

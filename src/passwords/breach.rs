@@ -14,7 +14,7 @@ use super::rules::BrokenRule;
 use crate::{
     clock::Span,
     secret::SecretString,
-    setting::{BadSetting, is_loopback},
+    setting::{BadSetting, is_plain_text_abroad, service_url},
 };
 
 const BASE_URL: &str = "passwords.breach.base_url";
@@ -64,7 +64,7 @@ impl BreachSettings {
                 "write it as https://breaches.example/range/, or leave it empty",
             ));
         };
-        if root.scheme() == "http" && !is_loopback(&root) {
+        if is_plain_text_abroad(&root) {
             return Err(BadSetting::new(BASE_URL, "is plain text", "use https://"));
         }
         Ok(())
@@ -72,13 +72,7 @@ impl BreachSettings {
 
     /// The address without the digits, if there is a plain one.
     fn root(&self) -> Option<Url> {
-        let url = Url::parse(&self.base_url).ok()?;
-        let is_plain = ["http", "https"].contains(&url.scheme())
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
-        is_plain.then_some(url)
+        service_url(&self.base_url)
     }
 }
 

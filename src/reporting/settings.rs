@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::{
     secret::SecretString,
-    setting::{BadSetting, is_loopback},
+    setting::{BadSetting, is_plain_text_abroad, service_url},
 };
 
 const ENDPOINT: &str = "tracing.otlp.endpoint";
@@ -93,13 +93,7 @@ impl OtlpSettings {
     /// Where traces go, if the endpoint is a plain address.
     pub(super) fn traces_url(&self) -> Option<Url> {
         let root = self.endpoint.trim_end_matches('/');
-        let url = Url::parse(&format!("{root}/v1/traces")).ok()?;
-        let is_plain = ["http", "https"].contains(&url.scheme())
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
-        is_plain.then_some(url)
+        service_url(&format!("{root}/v1/traces"))
     }
 
     /// The headers, each marked as secret.
@@ -198,7 +192,7 @@ fn check_sample(key: &str, sample: f64) -> Result<(), BadSetting> {
 
 /// Monitoring is told nothing in plain text across a network (ASVS 12.3.1).
 fn check_transport(key: &str, url: &Url) -> Result<(), BadSetting> {
-    if url.scheme() == "http" && !is_loopback(url) {
+    if is_plain_text_abroad(url) {
         let remedy = "use https://, or a collector on this machine";
         return Err(BadSetting::new(key, "is plain text", remedy));
     }

@@ -14,6 +14,7 @@ pub mod mongodb;
 pub mod occasions;
 pub mod pooler;
 mod postgres;
+mod processes;
 pub mod relay;
 pub mod servers;
 pub mod smtp;

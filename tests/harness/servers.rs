@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use super::{
     authority::{Authority, Certificate},
     free_port, mongodb,
+    processes::children_of,
 };
 
 /// A PostgreSQL or MongoDB server that nobody else uses.
@@ -360,20 +361,6 @@ fn is_stopped(process: Pid) -> bool {
         status.is_ok_and(|text| text.contains("State:\tT") || text.contains("State:\tZ"))
     };
     tasks.is_ok_and(|mut all| all.all(|task| task.is_ok_and(|task| stopped(task.path()))))
-}
-
-/// The processes that this one started.
-fn children_of(parent: Pid) -> Vec<Pid> {
-    let wanted = format!("PPid:\t{}", parent.as_raw_nonzero());
-    let processes = fs::read_dir("/proc").expect("/proc").flatten();
-    processes
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let status = fs::read_to_string(entry.path().join("status")).ok()?;
-            let is_child = status.lines().any(|line| line == wanted);
-            is_child.then(|| Pid::from_raw(pid)).flatten()
-        })
-        .collect()
 }
 
 /// A program of PostgreSQL, run by an account that it accepts.

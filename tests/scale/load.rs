@@ -14,8 +14,9 @@ use crate::{
     Options, Outcome,
     http::Connection,
     persons::Actor,
+    random::SplitMix,
     settling::Settled,
-    world::{SplitMix, Verdict, World},
+    world::{Verdict, World},
 };
 
 /// Actors, each with as many of the persons as any other.

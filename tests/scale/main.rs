@@ -15,7 +15,11 @@ mod partitions;
 mod persons;
 mod postgres;
 mod probes;
+#[path = "../harness/processes.rs"]
+mod processes;
 mod programs;
+#[path = "../../benches/load/random.rs"]
+mod random;
 mod report;
 mod rolling;
 mod settling;

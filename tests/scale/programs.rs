@@ -10,7 +10,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
-use crate::Outcome;
+use crate::{Outcome, processes::children_of};
 
 /// How long anything may take that is waited for; only a failure ever waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -90,7 +90,7 @@ impl Program {
         let Some(mut child) = self.0.take() else {
             return;
         };
-        let started = children_of(child.id());
+        let started = children_of(Pid::from_child(&child));
         // Each may have ended by itself.
         let _ = child.kill();
         for process in started {
@@ -104,18 +104,4 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// The processes that this one started: PostgreSQL has one for each client.
-fn children_of(parent: u32) -> Vec<Pid> {
-    let wanted = format!("PPid:\t{parent}");
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let status = fs::read_to_string(entry.path().join("status")).ok()?;
-            let is_child = status.lines().any(|line| line == wanted);
-            is_child.then(|| Pid::from_raw(pid)).flatten()
-        })
-        .collect()
 }

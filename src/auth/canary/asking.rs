@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::setting::{BadSetting, shown_address};
+use crate::setting::{BadSetting, service_url, shown_address};
 
 const PEERS: &str = "canary.peers";
 /// A node is asked about the session behind the token, as any client may.
@@ -44,15 +44,8 @@ fn parsed(peer: &str) -> Result<Url, BadSetting> {
             "write e.g. http://10.0.0.2:8080, without a path",
         )
     };
-    let url = Url::parse(peer).map_err(|_| bad())?;
-    let is_root = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    let is_plain = url.username().is_empty() && url.password().is_none() && url.has_host();
-    let is_http = ["http", "https"].contains(&url.scheme());
-    if is_root && is_plain && is_http && !peer.ends_with('/') {
-        Ok(url)
-    } else {
-        Err(bad())
-    }
+    let url = service_url(peer).filter(|url| url.path() == "/" && !peer.ends_with('/'));
+    url.ok_or_else(bad)
 }
 
 #[cfg(any(feature = "mail", feature = "breach"))]
