@@ -30,6 +30,11 @@ pub(crate) fn are_followed() -> bool {
     tracing::span_enabled!(target: EVERY_REQUEST, Level::TRACE)
 }
 
+/// Whether anybody wants spans of what is done for a request.
+pub(crate) fn are_wanted() -> bool {
+    tracing::span_enabled!(Level::TRACE)
+}
+
 /// A request. Its lines in the log have it, too, so it holds no more than they shall say.
 pub(crate) fn request(id: &str, method: &impl Display) -> Span {
     info_span!("request", %id, %method)

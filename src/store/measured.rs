@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::{
     ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-    DeleteRole, EraseUser, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
-    PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store, StoreError,
-    StoreResult, Take, UpdateUser, UserFilter,
+    DeleteRole, EraseUser, FoundSession, Leftover, LetterFilter, LoginName, OpenSession,
+    OpenSessionRequest, PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword,
+    Store, StoreError, StoreResult, Take, UpdateUser, UserFilter,
 };
 use crate::{
     clock::{Span, Timestamp},
@@ -168,6 +168,14 @@ measured! {
 
         fn pools(&self) -> Vec<PoolUse> {
             self.inner.pools()
+        }
+
+        fn live_session_at_once(
+            &self,
+            user: UserId,
+            session: SessionId,
+        ) -> Option<FoundSession> {
+            self.inner.live_session_at_once(user, session)
         }
 
         async fn live_sessions(

@@ -57,6 +57,9 @@ use crate::{
 /// What a store method answers.
 pub type StoreResult<T> = Result<T, StoreError>;
 
+/// What a lookup found: a session with its user, or that the user has none of this id.
+pub type FoundSession = Option<SessionView>;
+
 /// The name somebody logs in by.
 #[derive(Debug, Clone)]
 pub enum LoginName {
@@ -696,6 +699,12 @@ pub trait Store: Send + Sync + 'static {
         &self,
         wanted: &[(UserId, SessionId)],
     ) -> StoreResult<Vec<StoreResult<Option<SessionView>>>>;
+
+    /// As [`Self::live_sessions`] for one session, where that takes less than handing the question to somebody else;
+    /// `None` where it would have to be waited for, or fails.
+    fn live_session_at_once(&self, _user: UserId, _session: SessionId) -> Option<FoundSession> {
+        None
+    }
 
     /// A user's sessions that are not closed, newest first.
     async fn open_sessions_of(&self, user: UserId) -> StoreResult<Vec<Session>>;

@@ -29,9 +29,9 @@ use doorward::{
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        DeleteRole, EraseUser, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
-        PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
-        StoreError, StoreResult, Take, UpdateUser, UserFilter,
+        DeleteRole, EraseUser, FoundSession, Leftover, LetterFilter, LoginName, OpenSession,
+        OpenSessionRequest, PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen,
+        SetPassword, Store, StoreError, StoreResult, Take, UpdateUser, UserFilter,
     },
 };
 use tokio::sync::Semaphore;
@@ -163,6 +163,13 @@ impl WatchedStore {
     fn fails(&self, method: &str) -> bool {
         let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         failing.contains(&method)
+    }
+
+    /// Whether something is to happen at a call of this method.
+    fn awaits(&self, method: &str) -> bool {
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.iter().any(|hold| hold.method == method) || panics.contains(&method)
     }
 
     fn hold(&self, method: &'static str, moment: Moment) -> Gate {
@@ -482,6 +489,16 @@ impl Store for WatchedStore {
         by: &Occasion,
     ) -> StoreResult<OpenSession> {
         watch!(self.open_session(request, by))
+    }
+
+    fn live_session_at_once(&self, user: UserId, session: SessionId) -> Option<FoundSession> {
+        let method = "live_sessions";
+        if self.awaits(method) {
+            return None;
+        }
+        let found = self.inner.live_session_at_once(user, session)?;
+        self.count(method);
+        Some(found)
     }
 
     async fn live_sessions(

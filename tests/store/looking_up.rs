@@ -1,12 +1,12 @@
 //! The hot read: a batch of sessions with their users, as they are now.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use doorward::{
     clock::Span,
     ids::{SessionId, UserId},
     model::session::{CloseReason, SessionState, SessionView},
-    store::Store,
+    store::{Store, settings::Backend},
 };
 
 use super::sample::{
@@ -29,6 +29,7 @@ for_each_store! {
     closed_sessions_are_found_with_their_reason,
     the_last_twenty_closed_sessions_are_still_known,
     no_read_that_begins_after_a_change_misses_it,
+    what_is_read_at_once_is_what_a_batch_reads,
     open_sessions_are_listed_newest_first_and_only_the_users_own,
     concurrent_batches_do_not_mix,
 }
@@ -203,11 +204,31 @@ async fn no_read_that_begins_after_a_change_misses_it(database: Database) {
             .await
             .expect("an answer");
         let expected = closed(CloseReason::Revoked, NOW);
+        if let Some(found) = other_node.live_session_at_once(ann, session) {
+            let found = found.expect("the session exists").state;
+            assert_eq!(found, expected, "round {round}, at once");
+        }
         assert_eq!(
             state(&*other_node, ann, session).await,
             expected,
             "round {round}"
         );
+    }
+}
+
+async fn what_is_read_at_once_is_what_a_batch_reads(database: Database) {
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let bob = add_user(&*store, "bob@example.org").await;
+    let of_ann = open_one(&*store, ann, NOW).await;
+    let nobodys = (fresh_user_id(), fresh_session_id());
+    for (user, session) in [(ann, of_ann), (bob, of_ann), nobodys] {
+        let in_process = database.backend() == Backend::Sqlite;
+        // Where there is one core all lookups are handed to other threads.
+        let in_process = in_process && thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        let expected = view(&*store, user, session).await;
+        let found = store.live_session_at_once(user, session);
+        assert_eq!(found, in_process.then_some(expected));
     }
 }
 

@@ -165,7 +165,8 @@ impl MongoStore {
         let mut users: Vec<UserId> = wanted.iter().map(|(user, _)| *user).collect();
         users.sort_unstable();
         users.dedup();
-        let found: HashMap<UserId, RawDocumentBuf> = if self.linearizable {
+        // One alone is found by its key without a plan being made.
+        let found: HashMap<UserId, RawDocumentBuf> = if self.linearizable || users.len() == 1 {
             let reads = users.into_iter().map(|user| {
                 let read = self.read_one(USERS, user_key(user), fields.clone());
                 async move { read.await.map(|found| (user, found)) }
@@ -285,9 +286,13 @@ fn filtered_sessions(condition: &Document) -> Document {
 
 /// What the hot read needs of a user and of the sessions asked for.
 pub(super) fn view_fields(wanted: &[(UserId, SessionId)]) -> Document {
-    let ids: Vec<Bson> = wanted.iter().map(|(_, id)| session_key(*id)).collect();
     let mut fields = public_fields();
-    let wanted = doc! { "$in": ["$$s.id", ids] };
+    let wanted = if let [(_, id)] = wanted {
+        doc! { "$eq": ["$$s.id", session_key(*id)] }
+    } else {
+        let ids: Vec<Bson> = wanted.iter().map(|(_, id)| session_key(*id)).collect();
+        doc! { "$in": ["$$s.id", ids] }
+    };
     fields.insert("sessions", filtered_sessions(&wanted));
     fields
 }

@@ -1,8 +1,14 @@
 //! The read behind every authenticated request: one prepared statement for all that wait.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
-use diesel::prelude::*;
+use diesel::{
+    dsl::{AsSelect, SqlTypeOf},
+    pg::{Pg, PgQueryBuilder},
+    prelude::*,
+    query_builder::{AstPass, Query, QueryBuilder, QueryFragment, QueryId},
+    sql_types::{Array, Uuid},
+};
 use diesel_async::RunQueryDsl;
 
 use super::{
@@ -16,8 +22,50 @@ use super::{
 use crate::{
     ids::{SessionId, UserId},
     model::session::SessionView,
-    store::{StoreResult, circuit::Circuit},
+    store::{FoundSession, StoreResult, circuit::Circuit},
 };
+
+/// The statement, written once: diesel would write it anew for each batch, only to find it prepared.
+static JOIN: LazyLock<Option<String>> = LazyLock::new(|| {
+    let joined = sessions::table
+        .inner_join(users::table)
+        .filter(sessions::id.eq_any(Vec::<DbId>::new()))
+        .select((
+            <SessionCoreRow as SelectableHelper<Pg>>::as_select(),
+            <UserRow as SelectableHelper<Pg>>::as_select(),
+        ));
+    let mut written = PgQueryBuilder::default();
+    <_ as QueryFragment<Pg>>::to_sql(&joined, &mut written, &Pg).ok()?;
+    Some(written.finish())
+});
+
+/// [`JOIN`] with these sessions in the place of its one parameter.
+struct Joined(Vec<DbId>);
+
+impl QueryId for Joined {
+    type QueryId = Self;
+
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Joined {
+    type SqlType = (
+        SqlTypeOf<AsSelect<SessionCoreRow, Pg>>,
+        SqlTypeOf<AsSelect<UserRow, Pg>>,
+    );
+}
+
+impl QueryFragment<Pg> for Joined {
+    fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let parts = JOIN.as_deref().and_then(|join| join.split_once("$1"));
+        let (before, after) = parts
+            .ok_or_else(|| diesel::result::Error::QueryBuilderError("there is no lookup".into()))?;
+        pass.push_sql(before);
+        pass.push_bind_param::<Array<Uuid>, _>(&self.0)?;
+        pass.push_sql(after);
+        Ok(())
+    }
+}
 
 /// Connections of its own, so that no slow write keeps a lookup waiting.
 #[derive(Clone)]
@@ -37,6 +85,12 @@ impl Hot {
         }
     }
 
+    /// The database is elsewhere.
+    #[expect(clippy::unused_self, reason = "as on SQLite")]
+    pub(super) fn live_session_at_once(&self, _: UserId, _: SessionId) -> Option<FoundSession> {
+        None
+    }
+
     pub(super) async fn live_sessions(
         &self,
         wanted: &[(UserId, SessionId)],
@@ -48,11 +102,7 @@ impl Hot {
         }
         let ids: Vec<DbId> = waiting.keys().map(|id| DbId(id.as_uuid())).collect();
         let mut conn = self.line.get().await?;
-        let joined = sessions::table
-            .inner_join(users::table)
-            .filter(sessions::id.eq_any(ids))
-            .select((SessionCoreRow::as_select(), UserRow::as_select()));
-        let read = joined.load::<(SessionCoreRow, UserRow)>(&mut *conn);
+        let read = Joined(ids).load::<(SessionCoreRow, UserRow)>(&mut *conn);
         let read = async { read.await.map_err(from_diesel) };
         let Some(rows) = self.circuit.within(self.deadline, read).await else {
             return Err(give_up(&mut conn));

@@ -36,9 +36,9 @@ use crate::{
     },
     store::{
         ChangeEmail, ChangeLetter, ChangeStanding, CloseSession, ConfirmRegistration, CreateUser,
-        DeleteRole, EraseUser, Leftover, LetterFilter, LoginName, OpenSession, OpenSessionRequest,
-        PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen, SetPassword, Store,
-        StoreResult, Take, UpdateUser, UserFilter, circuit::Circuit,
+        DeleteRole, EraseUser, FoundSession, Leftover, LetterFilter, LoginName, OpenSession,
+        OpenSessionRequest, PrepareLetter, Prepared, PutRole, Redeem, RotateRefresh, Seen,
+        SetPassword, Store, StoreResult, Take, UpdateUser, UserFilter, circuit::Circuit,
     },
 };
 
@@ -500,6 +500,10 @@ impl Store for SqlStore {
         let (store, request) = (self.clone(), request.clone());
         to_the_end(async move { on!(store, writers, |conn| sessions::open(conn, &request, &by)) })
             .await
+    }
+
+    fn live_session_at_once(&self, user: UserId, session: SessionId) -> Option<FoundSession> {
+        self.hot.live_session_at_once(user, session)
     }
 
     async fn live_sessions(

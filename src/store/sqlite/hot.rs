@@ -1,8 +1,9 @@
 //! The read behind every authenticated request: point lookups in a row.
 //!
-//! SQLite answers without leaving the process, in less time than it takes to wake a thread: so a few lookups are read
-//! where they are asked for, while more go to a thread of their own, which a batch pays once. All lookups of a batch
-//! are one read transaction, which ends with the batch.
+//! SQLite answers without leaving the process, in less time than it takes to hand a question to somebody else: so
+//! lookups are read where they are asked for. Where a connection for that is not free, they are gathered: a few are
+//! still read on the spot, while more go to a thread of their own, which a batch pays once. All lookups of a batch are
+//! one read transaction, which ends with the batch.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     ids::{SessionId, UserId},
     model::session::SessionView,
-    store::{StoreError, StoreResult},
+    store::{FoundSession, StoreError, StoreResult},
 };
 
 /// Threads that look sessions up; one is at work unless it is slow.
@@ -32,6 +33,10 @@ const THREADS: usize = 2;
 /// Lookups that are read on the spot at the most: as many as take some hundred microseconds, for which a task of the
 /// runtime may keep its thread.
 const FEW: usize = 8;
+/// Connections for that at the most.
+const MOST_OWN: usize = 8;
+/// Pages that each of these keeps, in KiB: the upper ones of trees of millions, which every lookup passes.
+const KEPT_PAGES: u32 = 16 << 10;
 
 type Wanted = Vec<(UserId, SessionId)>;
 type Answer = StoreResult<Option<SessionView>>;
@@ -46,9 +51,9 @@ struct Batch {
 #[derive(Clone)]
 pub(super) struct Hot {
     desk: Arc<Desk>,
-    /// For a few lookups, on the spot. There is one, so that a disk that hangs takes no more than one thread from the
-    /// runtime, and none where there is only that one.
-    own: Option<Arc<Mutex<SqliteConnection>>>,
+    /// For lookups on the spot. There are fewer than the runtime has threads, so that a disk that hangs does not take
+    /// all of them.
+    own: Arc<[Mutex<SqliteConnection>]>,
     opener: Arc<Opener>,
 }
 
@@ -120,11 +125,12 @@ impl Hot {
                 .spawn(move || run(n, &mut conn, &inbox, &desk))
                 .map_err(|e| unavailable(e.to_string()))?;
         }
-        let is_alone = thread::available_parallelism().map_or(1, NonZeroUsize::get) == 1;
-        let own = (!is_alone).then(|| impatient(opener)).transpose()?;
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let own = 0..(threads - 1).min(MOST_OWN);
+        let own = own.map(|_| impatient(opener).map(Mutex::new));
         Ok(Self {
             desk,
-            own: own.map(|conn| Arc::new(Mutex::new(conn))),
+            own: own.collect::<StoreResult<_>>()?,
             opener: Arc::new(opener.clone()),
         })
     }
@@ -145,13 +151,28 @@ impl Hot {
         answered.await.map_err(|_| gone())?
     }
 
+    /// The answer, where it is to be had without waiting for anybody.
+    pub(super) fn live_session_at_once(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> Option<FoundSession> {
+        look_up(&mut *self.free()?, (user, session)).ok()
+    }
+
     /// The answers, where they are to be had without waiting for anybody.
     fn on_the_spot(&self, wanted: &[(UserId, SessionId)]) -> Option<Vec<Answer>> {
-        let own = self.own.as_ref().filter(|_| wanted.len() <= FEW)?;
-        let mut conn = own.try_lock().ok()?;
-        read(&mut conn, wanted)
+        if wanted.len() > FEW {
+            return None;
+        }
+        read(&mut *self.free()?, wanted)
             .ok()
             .filter(|answers| answers.iter().all(Result::is_ok))
+    }
+
+    /// A connection that nobody reads on.
+    fn free(&self) -> Option<MutexGuard<'_, SqliteConnection>> {
+        self.own.iter().find_map(|own| own.try_lock().ok())
     }
 }
 
@@ -159,7 +180,8 @@ impl Hot {
 fn impatient(opener: &Opener) -> StoreResult<SqliteConnection> {
     let unavailable = |e: String| StoreError::Unavailable(e);
     let mut conn = opener.open().map_err(|e| unavailable(e.to_string()))?;
-    conn.batch_execute("PRAGMA busy_timeout = 0")
+    let setup = format!("PRAGMA busy_timeout = 0; PRAGMA cache_size = -{KEPT_PAGES}");
+    conn.batch_execute(&setup)
         .map_err(|e| unavailable(e.to_string()))?;
     Ok(conn)
 }
