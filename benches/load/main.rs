@@ -10,6 +10,7 @@ mod baselines;
 mod client;
 mod database;
 mod logins;
+mod moving;
 mod openloop;
 mod pgbench;
 mod random;
@@ -54,6 +55,8 @@ pub(crate) enum Part {
     Trail,
     /// Whether the time of an answer tells known addresses from unknown ones
     Timing,
+    /// `doorward transfer` from SQLite to PostgreSQL, to MongoDB and back
+    Transfer,
 }
 
 /// Measures Doorward on real databases.
@@ -62,7 +65,9 @@ pub(crate) enum Part {
 pub(crate) struct Options {
     /// What to measure; growth only when it is asked for
     #[arg(long, value_enum, value_delimiter = ',',
-          default_values_t = [Part::Requests, Part::Logins, Part::Memory, Part::Trail, Part::Timing])]
+          default_values_t = [
+              Part::Requests, Part::Logins, Part::Memory, Part::Trail, Part::Timing, Part::Transfer,
+          ])]
     only: Vec<Part>,
     /// Users, each with one open session
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -70,6 +75,9 @@ pub(crate) struct Options {
     /// Users for growth
     #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     many: u32,
+    /// Users that are moved
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    moved: u32,
     /// Seconds that each measurement lasts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
@@ -177,6 +185,9 @@ async fn measure_all(
     }
     if options.wants(Part::Timing) {
         timing(options, databases, report).await?;
+    }
+    if options.wants(Part::Transfer) {
+        moving::measure(options, report).await?;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ pub(crate) struct Memory {
     pub(crate) backend: Backend,
     pub(crate) start_millis: f64,
     pub(crate) idle_kib: u64,
-    /// After the first requests.
+    /// Once every user was asked for.
     pub(crate) warm_kib: u64,
     pub(crate) requests: f64,
     pub(crate) then_kib: u64,
@@ -79,6 +79,15 @@ impl Memory {
     }
 }
 
+/// One way of a transfer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Leg {
+    pub(crate) from: Backend,
+    pub(crate) to: Backend,
+    pub(crate) records: u64,
+    pub(crate) seconds: f64,
+}
+
 /// Every measurement.
 #[derive(Default)]
 pub(crate) struct Report {
@@ -89,6 +98,7 @@ pub(crate) struct Report {
     pub(crate) memory: Vec<Memory>,
     pub(crate) timings: Vec<Comparison>,
     pub(crate) storms: Vec<Storm>,
+    pub(crate) legs: Vec<Leg>,
 }
 
 fn enter(rows: &mut Vec<Row>, (backend, path, connections): Cell, measured: Measured) {
@@ -174,11 +184,12 @@ impl Report {
         self.print_strain();
         self.print_timings();
         self.print_storms();
+        self.print_legs(options);
         let all = json!({
             "users": options.users, "seconds": options.seconds, "rounds": options.rounds,
             "requests": self.requests, "growth": self.growth, "stormy": self.stormy,
             "login_rates": self.login_rates, "memory": self.memory, "timings": self.timings,
-            "storms": self.storms,
+            "storms": self.storms, "legs": self.legs,
         });
         fs::write(&options.json, serde_json::to_vec_pretty(&all)?)?;
         println!("\nwritten to {}", options.json.display());
@@ -247,6 +258,24 @@ impl Report {
             println!(
                 "| {} | {} | {} | {:.1} | {:.1} | {:.2} |",
                 s.backend, s.scrypt, s.rounds, s.with_trail, s.without, s.ratio
+            );
+        }
+    }
+
+    fn print_legs(&self, options: &Options) {
+        if self.legs.is_empty() {
+            return;
+        }
+        println!(
+            "\n`doorward transfer` of {} users; what came back was what was sent, and the first token was still good",
+            options.moved
+        );
+        println!("| from | to | records | s |");
+        println!("|---|---|--:|--:|");
+        for leg in &self.legs {
+            println!(
+                "| {} | {} | {} | {:.1} |",
+                leg.from, leg.to, leg.records, leg.seconds
             );
         }
     }

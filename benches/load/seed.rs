@@ -38,7 +38,8 @@ pub(crate) fn session_id(n: u32) -> SessionId {
     Uuid::from_u128(u128::from(n)).into()
 }
 
-fn address(n: u32) -> String {
+/// The `n`th user's.
+pub(crate) fn address(n: u32) -> String {
     format!("user{n:08}@example.org")
 }
 
@@ -136,7 +137,7 @@ fn copies(table: &str, columns: &[String], source: &str, differ: &[(&str, &str)]
         })
         .collect();
     let (columns, values) = (columns.join(", "), values.join(", "));
-    format!("INSERT INTO {table} ({columns}) SELECT {values} FROM {table}, {source}")
+    format!("INSERT INTO {table} ({columns}) SELECT {values} FROM {source}")
 }
 
 async fn copy_in_postgres(database: &Database, users: u32) -> Outcome<()> {
@@ -160,7 +161,7 @@ async fn copy_in_postgres(database: &Database, users: u32) -> Outcome<()> {
             )
             .await?;
         let columns: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        let source = format!("generate_series(2, {users}) n");
+        let source = format!("{table}, generate_series(2, {users}) n");
         client
             .batch_execute(&copies(table, &columns, &source, differ))
             .await?;
@@ -179,6 +180,21 @@ struct Column {
     name: String,
 }
 
+fn columns_in_sqlite(connection: &mut SqliteConnection, table: &str) -> Outcome<Vec<String>> {
+    let columns = diesel::sql_query(format!("SELECT name FROM pragma_table_info('{table}')"));
+    let columns = columns.load::<Column>(connection)?;
+    Ok(columns.into_iter().map(|column| column.name).collect())
+}
+
+/// The numbers of all users but the first, as a table.
+fn numbers_in_sqlite(users: u32) -> String {
+    format!(
+        "(WITH RECURSIVE numbers (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers LIMIT {}) \
+         SELECT n FROM numbers)",
+        users.saturating_sub(1)
+    )
+}
+
 fn copy_in_sqlite(settings: &DatabaseSettings, users: u32) -> Outcome<()> {
     let path = settings.sqlite.path.display().to_string();
     let mut connection = SqliteConnection::establish(&path)?;
@@ -194,19 +210,25 @@ fn copy_in_sqlite(settings: &DatabaseSettings, users: u32) -> Outcome<()> {
         ("sessions", &[("id", session), ("user_id", user)]),
     ];
     for (table, differ) in tables {
-        let columns = diesel::sql_query(format!("SELECT name FROM pragma_table_info('{table}')"))
-            .load::<Column>(&mut connection)?;
-        let columns: Vec<String> = columns.into_iter().map(|column| column.name).collect();
-        let source = format!(
-            "(WITH RECURSIVE numbers (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers LIMIT {}) \
-             SELECT n FROM numbers)",
-            users.saturating_sub(1)
-        );
+        let columns = columns_in_sqlite(&mut connection, table)?;
+        let source = format!("{table}, {}", numbers_in_sqlite(users));
         if users > 1 {
             connection.batch_execute(&copies(table, &columns, &source, differ))?;
         }
     }
     connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    Ok(())
+}
+
+/// Makes an audit record for each user of a filled SQLite database.
+pub(crate) fn copy_records(database: &Database, users: u32) -> Outcome<()> {
+    let path = database.settings().sqlite.path.display().to_string();
+    let mut connection = SqliteConnection::establish(&path)?;
+    let columns = columns_in_sqlite(&mut connection, "audit_events")?;
+    let one = "(SELECT * FROM audit_events LIMIT 1)";
+    let differ = [("id", "unhex(printf('%032x', n))")];
+    let source = format!("{one}, {}", numbers_in_sqlite(users));
+    connection.batch_execute(&copies("audit_events", &columns, &source, &differ))?;
     Ok(())
 }
 

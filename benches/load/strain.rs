@@ -52,9 +52,10 @@ pub(crate) async fn memory(
         let served = side.serve(&[]).await?;
         tokio::time::sleep(Duration::from_secs(5)).await;
         let idle_kib = served.resident()?;
-        let mut requests = 0.0;
-        let mut warm_kib = 0;
-        while requests < MANY_REQUESTS {
+        let (mut requests, mut warm_kib) = (0.0, 0);
+        // What is kept of each user is kept once.
+        let all_seen = f64::from(side.users);
+        while requests < all_seen + MANY_REQUESTS {
             let load = wrk::run(
                 &served.address,
                 ME,
@@ -62,10 +63,10 @@ pub(crate) async fn memory(
                 CONNECTIONS,
                 options.seconds,
             )?;
-            if warm_kib == 0 {
+            requests += load.per_second * f64::from(u32::try_from(options.seconds)?);
+            if warm_kib == 0 && requests >= all_seen {
                 warm_kib = served.resident()?;
             }
-            requests += load.per_second * f64::from(u32::try_from(options.seconds)?);
         }
         report.memory.push(Memory {
             backend: side.backend(),

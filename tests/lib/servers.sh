@@ -7,8 +7,8 @@
 #   find_neighbours finds or installs the programs that Doorward is tried with; sets and exports
 #                   DOORWARD_TEST_NGINX, DOORWARD_TEST_CHROMIUM, DOORWARD_TEST_PYTHON, DOORWARD_TEST_NPM,
 #                   DOORWARD_TEST_PROMTOOL, DOORWARD_TEST_PGBOUNCER
-#   start_servers   starts what no URL is given for; sets and exports
-#                   DOORWARD_TEST_POSTGRES_URL, DOORWARD_TEST_MONGODB_URL
+#   start_servers   starts what no URL is given for, with caches of SERVERS_CACHE_MB (default 128); sets and
+#                   exports DOORWARD_TEST_POSTGRES_URL, DOORWARD_TEST_MONGODB_URL
 #   stop_servers    stops what start_servers started and removes its folder
 
 SERVERS_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -174,7 +174,7 @@ listen_addresses = '127.0.0.1'
 port = $port
 unix_socket_directories = ''
 max_connections = 300
-shared_buffers = 128MB
+shared_buffers = ${SERVERS_CACHE_MB:-128}MB
 fsync = off
 synchronous_commit = off
 full_page_writes = off
@@ -232,14 +232,16 @@ PYTHON
 }
 
 start_mongod() {
-    local data="$SERVERS_DIR/mongodb" port
+    local data="$SERVERS_DIR/mongodb" port cache
     say "starting MongoDB"
     # Dropped databases leave the disk at once, and what a killed client left open is soon given up. The
     # tests move their clock themselves: nothing is to end by the server's.
     mkdir -p "$data/data"
     port="$(free_port)"
+    # It takes no less than 0.25.
+    cache="$(awk -v mb="${SERVERS_CACHE_MB:-128}" 'BEGIN { gb = mb / 1024; print gb < 0.25 ? 0.25 : gb }')"
     "$DOORWARD_TEST_MONGOD" --replSet rs0 --bind_ip 127.0.0.1 --port "$port" --dbpath "$data/data" \
-        --nounixsocket --wiredTigerCacheSizeGB 0.25 --logpath "$data/server.log" \
+        --nounixsocket --wiredTigerCacheSizeGB "$cache" --logpath "$data/server.log" \
         --setParameter minSnapshotHistoryWindowInSeconds=0 \
         --setParameter ttlMonitorEnabled=false \
         --setParameter transactionLifetimeLimitSeconds=10 \
@@ -326,51 +328,44 @@ install_npm_modules() {
     done
 }
 
-# promtool alone: installing the package would start a server that nobody asked for.
-find_promtool() {
-    local folder="$SERVERS_CACHE/promtool" candidate draft
-    for candidate in "${DOORWARD_TEST_PROMTOOL:-}" "$(command -v promtool || true)" "$folder/usr/bin/promtool"; do
-        [ -x "$candidate" ] && break
+# from_package PACKAGE PROGRAM CANDIDATE...: finds a program, or fetches its Debian package and unpacks it into the
+# cache: installing it would start a server that nobody asked for. Names it in FOUND.
+from_package() {
+    local package="$1" program="$2" folder="$SERVERS_CACHE/$1" candidate draft libraries
+    shift 2
+    for candidate in "$@" "$folder/$program"; do
+        if [ -x "$candidate" ]; then
+            FOUND="$candidate"
+            return
+        fi
     done
-    if [ ! -x "$candidate" ]; then
-        say "fetching promtool (Prometheus, for its rules and the format of metrics)"
-        draft="$folder.draft"
-        rm -rf "$draft" && mkdir -p "$draft" || fail "$draft cannot be made"
-        (cd "$draft" && apt-get download -qq prometheus >&2) \
-            || { as_root apt-get update -qq >&2 && (cd "$draft" && apt-get download -qq prometheus >&2); } \
-            || fail "the Debian package 'prometheus' cannot be fetched: install promtool by hand"
-        dpkg-deb -x "$draft"/prometheus_*.deb "$draft" || fail "the package cannot be unpacked"
-        rm -rf "$folder" "$draft"/prometheus_*.deb "$draft/usr/bin/prometheus" && mv "$draft" "$folder" \
-            || fail "$folder cannot be made"
-        candidate="$folder/usr/bin/promtool"
+    say "fetching $(basename "$program")"
+    draft="$folder.draft"
+    rm -rf "$draft" && mkdir -p "$draft" || fail "$draft cannot be made"
+    (cd "$draft" && apt-get download -qq "$package" >&2) \
+        || { as_root apt-get update -qq >&2 && (cd "$draft" && apt-get download -qq "$package" >&2); } \
+        || fail "the Debian package '$package' cannot be fetched: install $(basename "$program") by hand"
+    dpkg-deb -x "$draft/$package"_*.deb "$draft" || fail "the package '$package' cannot be unpacked"
+    if ! "$draft/$program" --version >/dev/null 2>&1; then
+        libraries="$(dpkg-deb -f "$draft/$package"_*.deb Depends | tr ',|' '\n' | sed -nE 's/^ *(lib[^ ]+).*/\1/p')"
+        # shellcheck disable=SC2086
+        apt_install "libraries of $(basename "$program")" $libraries
     fi
-    export DOORWARD_TEST_PROMTOOL="$candidate"
+    rm -rf "$folder" "$draft/$package"_*.deb && mv "$draft" "$folder" || fail "$folder cannot be made"
+    FOUND="$folder/$program"
 }
 
-# The program alone, for the same reason, and the libraries that it needs.
+# For the rules of Prometheus and the format of metrics.
+find_promtool() {
+    from_package prometheus usr/bin/promtool "${DOORWARD_TEST_PROMTOOL:-}" "$(command -v promtool || true)"
+    export DOORWARD_TEST_PROMTOOL="$FOUND"
+}
+
+# A pooler that the doctor has to find out.
 find_pgbouncer() {
-    local folder="$SERVERS_CACHE/pgbouncer" candidate draft libraries
-    for candidate in "${DOORWARD_TEST_PGBOUNCER:-}" "$(command -v pgbouncer || true)" /usr/sbin/pgbouncer \
-        "$folder/usr/sbin/pgbouncer"; do
-        [ -x "$candidate" ] && break
-    done
-    if [ ! -x "$candidate" ]; then
-        say "fetching PgBouncer (a pooler that the doctor has to find out)"
-        draft="$folder.draft"
-        rm -rf "$draft" && mkdir -p "$draft" || fail "$draft cannot be made"
-        (cd "$draft" && apt-get download -qq pgbouncer >&2) \
-            || { as_root apt-get update -qq >&2 && (cd "$draft" && apt-get download -qq pgbouncer >&2); } \
-            || fail "the Debian package 'pgbouncer' cannot be fetched: install it by hand"
-        dpkg-deb -x "$draft"/pgbouncer_*.deb "$draft" || fail "the package cannot be unpacked"
-        if ! "$draft/usr/sbin/pgbouncer" --version >/dev/null 2>&1; then
-            libraries="$(dpkg-deb -f "$draft"/pgbouncer_*.deb Depends | tr ',|' '\n' | sed -nE 's/^ *(lib[^ ]+).*/\1/p')"
-            # shellcheck disable=SC2086
-            apt_install "PgBouncer's libraries" $libraries
-        fi
-        rm -rf "$folder" "$draft"/pgbouncer_*.deb && mv "$draft" "$folder" || fail "$folder cannot be made"
-        candidate="$folder/usr/sbin/pgbouncer"
-    fi
-    export DOORWARD_TEST_PGBOUNCER="$candidate"
+    from_package pgbouncer usr/sbin/pgbouncer \
+        "${DOORWARD_TEST_PGBOUNCER:-}" "$(command -v pgbouncer || true)" /usr/sbin/pgbouncer
+    export DOORWARD_TEST_PGBOUNCER="$FOUND"
 }
 
 find_nginx() {
