@@ -36,7 +36,7 @@ const SLOW: Duration = Duration::from_millis(50);
 /// No request waits longer for its session.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-type Answer = StoreResult<Option<SessionView>>;
+type Answer = StoreResult<FoundSession>;
 
 struct Question {
     user: UserId,

@@ -24,6 +24,22 @@ pub(crate) async fn wait_for(address: &str, path: &str) -> Outcome<()> {
     }
 }
 
+/// A request by whoever has this token.
+pub(crate) fn get(path: &str, token: &str) -> Vec<u8> {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: doorward\r\n");
+    format!("{head}Authorization: Bearer {token}\r\n\r\n").into_bytes()
+}
+
+/// A request with a body of JSON.
+pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: doorward\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
 /// An open connection and the last answer on it.
 pub(crate) struct Connection {
     stream: TcpStream,

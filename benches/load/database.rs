@@ -76,19 +76,6 @@ impl Database {
         Ok(opened)
     }
 
-    /// As the commands of the program are told of it.
-    pub(crate) fn url(&self) -> String {
-        match self.settings.backend {
-            Backend::Sqlite => format!("sqlite:{}", self.settings.sqlite.path.display()),
-            Backend::Postgres => self.settings.postgres.url.expose().clone(),
-            Backend::Mongodb => {
-                let database = format!("/{}?", self.settings.mongodb.database);
-                let url = self.settings.mongodb.url.expose();
-                url.replacen("/?", &database, 1)
-            }
-        }
-    }
-
     /// A place for files of this database's measurements.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()

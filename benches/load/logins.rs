@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     Outcome,
-    client::Connection,
+    client::{Connection, post},
     count,
     database::Database,
     random::SplitMix,
@@ -69,13 +69,7 @@ impl Question {
                 format!(r#"{{"email":"{address}","password":"wrong horse battery staple"}}"#)
             }
         };
-        format!(
-            "POST {} HTTP/1.1\r\nHost: doorward\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            self.path(),
-            body.len()
-        )
-        .into_bytes()
+        post(self.path(), &body)
     }
 }
 

@@ -21,6 +21,8 @@ mod served;
 mod service;
 mod storms;
 mod strain;
+#[path = "../../tests/harness/urls.rs"]
+mod urls;
 mod wrk;
 
 use std::{

@@ -1,13 +1,6 @@
 //! `doorward transfer` around all three databases, and whether what comes back is what was sent.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    process::Command,
-    sync::Arc,
-};
+use std::{fs, io::Write, process::Command};
 
 use diesel::{
     Connection as _, QueryableByName, RunQueryDsl, sql_types::Text, sqlite::SqliteConnection,
@@ -19,16 +12,18 @@ use doorward::{
     tokens::KeyRing,
 };
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use crate::{
     Options, Outcome,
-    client::Connection,
+    client::{self, Connection},
     database::Database,
     output_of,
     report::{Leg, Report},
     requests::{ME, Side},
     seed,
     service::Running,
+    urls::url_of,
 };
 
 /// People who ask for letters, which are moved as well.
@@ -83,23 +78,17 @@ async fn around(
 async fn ask_for_letters(side: &Side<'_>) -> Outcome<()> {
     let store = side.database.open().await?.store;
     let keys = KeyRing::single(&side.key).map_err(|e| e.to_string())?;
-    let running = Running::start_with_mail(Arc::clone(&store), keys, PasswordPolicy::light());
-    let running = running.await?;
+    let running = Running::start_with_mail(store, keys, PasswordPolicy::light()).await?;
     let mut connection = Connection::open(&running.address).await?;
     for n in 1..=ASKING.min(side.users) {
         let body = format!(r#"{{"email":"{}"}}"#, seed::address(n));
-        let request = format!(
-            "POST /v1/auth/password/forgot HTTP/1.1\r\nHost: doorward\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let status = connection.ask(request.as_bytes()).await?;
+        let request = client::post("/v1/auth/password/forgot", &body);
+        let status = connection.ask(&request).await?;
         if status != 202 {
             return Err(format!("asking for a letter was answered {status}").into());
         }
     }
     running.stop().await;
-    store.close().await;
     Ok(())
 }
 
@@ -107,9 +96,8 @@ async fn ask_for_letters(side: &Side<'_>) -> Outcome<()> {
 async fn asked_who(side: &Side<'_>, token: &str) -> Outcome<String> {
     let served = side.serve(&[]).await?;
     let mut connection = Connection::open(&served.address).await?;
-    let request =
-        format!("GET {ME} HTTP/1.1\r\nHost: doorward\r\nAuthorization: Bearer {token}\r\n\r\n");
-    let status = connection.ask(request.as_bytes()).await?;
+    let request = client::get(ME, token);
+    let status = connection.ask(&request).await?;
     let answer = connection.answer();
     if status != 200 {
         return Err(format!("the token was answered {answer}").into());
@@ -120,13 +108,11 @@ async fn asked_who(side: &Side<'_>, token: &str) -> Outcome<String> {
 }
 
 fn moved(from: &Database, to: &Database) -> Outcome<Leg> {
-    let (source, target) = (from.folder().join("from"), to.folder().join("to"));
-    write_secret(&source, &from.url())?;
-    write_secret(&target, &to.url())?;
+    let (source, target) = (url_file(from)?, url_file(to)?);
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
     command.args(["transfer", "--source-is-stopped", "--json"]);
-    command.arg("--from-file").arg(&source);
-    command.arg("--to-file").arg(&target);
+    command.arg("--from-file").arg(source.path());
+    command.arg("--to-file").arg(target.path());
     let watch = Stopwatch::start();
     let said: Value = serde_json::from_str(&output_of(&mut command)?)?;
     let seconds = watch.elapsed().as_secs_f64();
@@ -143,16 +129,11 @@ fn moved(from: &Database, to: &Database) -> Outcome<Leg> {
     })
 }
 
-/// Writes what only this account may read.
-fn write_secret(path: &Path, text: &str) -> Outcome<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    Ok(file.write_all(text.as_bytes())?)
+/// How the program is told of a database, in a file that only this account may read.
+fn url_file(database: &Database) -> Outcome<NamedTempFile> {
+    let mut file = NamedTempFile::new()?;
+    file.write_all(url_of(database.settings()).as_bytes())?;
+    Ok(file)
 }
 
 #[derive(QueryableByName)]

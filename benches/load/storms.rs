@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     Outcome,
-    client::Connection,
+    client::{Connection, post},
     database::Database,
     per_second,
     report::median,
@@ -113,15 +113,11 @@ async fn storm(server: &str, name: &str, each: usize) -> Outcome<f64> {
     let mut logins = JoinSet::new();
     for (n, mut connection) in connections.into_iter().enumerate() {
         let body = format!(r#"{{"email":"{name}.{n}@example.org","password":"{PASSWORD}"}}"#);
-        let request = format!(
-            "POST /v1/auth/login HTTP/1.1\r\nHost: doorward\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = post("/v1/auth/login", &body);
         logins.spawn(async move {
             let mut done = 0;
             while done < each {
-                match connection.ask(request.as_bytes()).await? {
+                match connection.ask(&request).await? {
                     200 => done += 1,
                     // The hashing queue is full: as a client would, it asks again.
                     503 => tokio::time::sleep(std::time::Duration::from_millis(50)).await,

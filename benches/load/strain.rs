@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     Options, Outcome,
-    client::Connection,
+    client::{self, Connection, post},
     count, openloop,
     report::{LoginRate, Memory, Report, Stormy},
     requests::{ME, Side},
@@ -140,10 +140,7 @@ fn storm_of(
 async fn steady(side: &Side<'_>, served: &Served, time: Duration) -> Outcome<openloop::Steady> {
     let requests: Arc<[Vec<u8>]> = fs::read_to_string(&side.tokens)?
         .lines()
-        .map(|token| {
-            let head = format!("GET {ME} HTTP/1.1\r\nHost: doorward\r\n");
-            format!("{head}Authorization: Bearer {token}\r\n\r\n").into_bytes()
-        })
+        .map(|token| client::get(ME, token))
         .collect();
     openloop::run(&served.address, requests, CONNECTIONS, RATE, time).await
 }
@@ -199,16 +196,12 @@ async fn storm(server: String, clients: usize, told: watch::Receiver<bool>) -> O
         let mut connection = Connection::open(&server).await?;
         let told = told.clone();
         let body = format!(r#"{{"email":"{}","password":"{PASSWORD}"}}"#, address(n));
-        let request = format!(
-            "POST /v1/auth/login HTTP/1.1\r\nHost: doorward\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = post("/v1/auth/login", &body);
         running.spawn(async move {
             let mut found = Storm::default();
             while !*told.borrow() {
                 let asked = Stopwatch::start();
-                match connection.ask(request.as_bytes()).await? {
+                match connection.ask(&request).await? {
                     200 => found.logins += 1,
                     503 if connection.answer().contains("retry-after: ") => {
                         found.refusals.push(asked.elapsed().as_secs_f64() * 1e6);

@@ -19,6 +19,7 @@ pub mod relay;
 pub mod servers;
 pub mod smtp;
 pub mod sqlite;
+pub mod urls;
 pub mod watched;
 
 use std::{

@@ -32,6 +32,7 @@ use crate::{
         backend::{Backend, Database},
         mailbox::Mailbox,
         until,
+        urls::url_of,
     },
     program::{Place, borrowed, serving},
 };
@@ -432,15 +433,7 @@ async fn documents_that_belong_to_nobody_are_named() {
 
 /// How the program is told of a database, in a file since there may be a password in it.
 fn url_file(place: &Place, name: &str, database: &Database) -> String {
-    let settings = database.settings();
-    let url = match settings.backend {
-        Backend::Sqlite => format!("sqlite:{}", settings.sqlite.path.display()),
-        Backend::Postgres => settings.postgres.url.expose().clone(),
-        Backend::Mongodb => {
-            let database = format!("/{}?", settings.mongodb.database);
-            settings.mongodb.url.expose().replacen("/?", &database, 1)
-        }
-    };
+    let url = url_of(database.settings());
     place.write(name, &url).display().to_string()
 }
 

@@ -286,13 +286,9 @@ fn filtered_sessions(condition: &Document) -> Document {
 
 /// What the hot read needs of a user and of the sessions asked for.
 pub(super) fn view_fields(wanted: &[(UserId, SessionId)]) -> Document {
+    let ids: Vec<Bson> = wanted.iter().map(|(_, id)| session_key(*id)).collect();
     let mut fields = public_fields();
-    let wanted = if let [(_, id)] = wanted {
-        doc! { "$eq": ["$$s.id", session_key(*id)] }
-    } else {
-        let ids: Vec<Bson> = wanted.iter().map(|(_, id)| session_key(*id)).collect();
-        doc! { "$in": ["$$s.id", ids] }
-    };
+    let wanted = doc! { "$in": ["$$s.id", ids] };
     fields.insert("sessions", filtered_sessions(&wanted));
     fields
 }

@@ -7,6 +7,7 @@ use diesel::{
     pg::{Pg, PgQueryBuilder},
     prelude::*,
     query_builder::{AstPass, Query, QueryBuilder, QueryFragment, QueryId},
+    result::Error::QueryBuilderError,
     sql_types::{Array, Uuid},
 };
 use diesel_async::RunQueryDsl;
@@ -25,8 +26,9 @@ use crate::{
     store::{FoundSession, StoreResult, circuit::Circuit},
 };
 
-/// The statement, written once: diesel would write it anew for each batch, only to find it prepared.
-static JOIN: LazyLock<Option<String>> = LazyLock::new(|| {
+/// The statement before and behind its one parameter, written once: diesel would write it anew for each batch, only to
+/// find it prepared.
+static JOIN: LazyLock<Result<(String, String), String>> = LazyLock::new(|| {
     let joined = sessions::table
         .inner_join(users::table)
         .filter(sessions::id.eq_any(Vec::<DbId>::new()))
@@ -35,11 +37,13 @@ static JOIN: LazyLock<Option<String>> = LazyLock::new(|| {
             <UserRow as SelectableHelper<Pg>>::as_select(),
         ));
     let mut written = PgQueryBuilder::default();
-    <_ as QueryFragment<Pg>>::to_sql(&joined, &mut written, &Pg).ok()?;
-    Some(written.finish())
+    <_ as QueryFragment<Pg>>::to_sql(&joined, &mut written, &Pg).map_err(|e| e.to_string())?;
+    let written = written.finish();
+    let (before, after) = written.split_once("$1").ok_or("it asks for nothing")?;
+    Ok((before.to_owned(), after.to_owned()))
 });
 
-/// [`JOIN`] with these sessions in the place of its one parameter.
+/// [`JOIN`] with these sessions as its parameter.
 struct Joined(Vec<DbId>);
 
 impl QueryId for Joined {
@@ -57,9 +61,8 @@ impl Query for Joined {
 
 impl QueryFragment<Pg> for Joined {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let parts = JOIN.as_deref().and_then(|join| join.split_once("$1"));
-        let (before, after) = parts
-            .ok_or_else(|| diesel::result::Error::QueryBuilderError("there is no lookup".into()))?;
+        let unwritten = |why: &String| QueryBuilderError(why.as_str().into());
+        let (before, after) = JOIN.as_ref().map_err(unwritten)?;
         pass.push_sql(before);
         pass.push_bind_param::<Array<Uuid>, _>(&self.0)?;
         pass.push_sql(after);

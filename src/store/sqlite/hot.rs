@@ -24,7 +24,6 @@ use super::{
 };
 use crate::{
     ids::{SessionId, UserId},
-    model::session::SessionView,
     store::{FoundSession, StoreError, StoreResult},
 };
 
@@ -39,7 +38,7 @@ const MOST_OWN: usize = 8;
 const KEPT_PAGES: u32 = 16 << 10;
 
 type Wanted = Vec<(UserId, SessionId)>;
-type Answer = StoreResult<Option<SessionView>>;
+type Answer = StoreResult<FoundSession>;
 type Answers = StoreResult<Vec<Answer>>;
 
 struct Batch {
@@ -157,6 +156,7 @@ impl Hot {
         user: UserId,
         session: SessionId,
     ) -> Option<FoundSession> {
+        // What fails here is asked again the other way, which says why it failed.
         look_up(&mut *self.free()?, (user, session)).ok()
     }
 
