@@ -38,9 +38,9 @@ pub(super) fn outcome<T>(opened: &AuthResult<T>) -> &'static str {
 }
 
 impl Sessions {
-    /// Checks name and password: the address is counted first, so that an attacker whose address is refused
-    /// touches no account, and the attempt before it is judged, so that of many at once no more are hashed
-    /// than the limit allows (ASVS 6.3.1).
+    /// Checks name and password: the address is counted before the account is looked for, so that an attacker whose
+    /// address is refused touches none, and the attempt before it is judged, so that of many at once no more are
+    /// hashed than the limit allows (ASVS 6.3.1).
     pub(super) async fn first_factor(
         &self,
         name: &LoginName,
@@ -48,12 +48,13 @@ impl Sessions {
         device: &Device,
         proof: DeviceProof<'_>,
     ) -> AuthResult<Passed> {
+        // First of all: one that cannot be judged must not count as failed, nor keep the database from those who are
+        // served.
+        let place = self.passwords.place()?;
         self.throttle.at_address(Act::LogIn, device.address).await?;
         let found = self.store.user_by_login(name).await?;
         let user = found.as_ref().map(|credentials| credentials.user.id);
         let known = self.throttle.recognise(proof).await?;
-        // Before the attempt is counted: one that cannot be judged must not count as failed.
-        let place = self.passwords.place()?;
         let attempt = self.throttle.login(name, user, known.as_ref()).await?;
         let hash = found
             .as_ref()

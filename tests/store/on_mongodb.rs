@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use doorward::{
         user::UserPatch,
     },
     store::{
-        Migrations, OpenSession, Store, StoreError, UpdateUser, mongodb::MongoStore,
+        Migrations, OpenSession, Store, StoreError, UpdateUser, mongodb::MongoStore, open::open,
         settings::Backend,
     },
 };
@@ -30,8 +30,8 @@ use tokio::time::timeout;
 
 use super::sample::{
     IDLE, Login, NOW, SINGLE, add_user, address, at, attributes, by_username, closed,
-    fresh_session_id, limit, login_finds, named_user, new_user, open_ids, reject, roles, state,
-    stored_hash, two_nodes, user, view,
+    fresh_session_id, limit, login_finds, named_user, new_user, open_ids, open_one, reject, roles,
+    state, stored_hash, two_nodes, user, view,
 };
 use crate::harness::{backend::Database, occasions::by, race, until};
 
@@ -210,6 +210,43 @@ async fn two_hundred_logins_of_one_user_keep_nobody_else_waiting() {
     let (_, before_other) = tokio::join!(race(racers), other);
     assert!(before_other < RACERS / 2, "{before_other}");
     assert_eq!(open_ids(&*nodes[1], ann).await.len(), 1);
+}
+
+/// However many there are: here all connections but those for lookups are taken by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_logs_in_keeps_no_lookup_waiting() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let mut settings = database.settings().clone();
+    let narrow = format!("{}&maxPoolSize=1", settings.mongodb.url.expose());
+    settings.mongodb.url = narrow.into();
+    let store = open(&settings).await.expect("opened").store;
+    let ann = add_user(&*store, "ann@example.org").await;
+    let bob = add_user(&*store, "bob@example.org").await;
+    let of_bob = open_one(&*store, bob, NOW).await;
+    let login = Login::of(&*store, ann).await;
+    // Which is tried again as long as somebody else changes the user.
+    let other = database.mongo().await;
+    let mut session = other.client().start_session().await.expect("a session");
+    session.start_transaction().await.expect("a transaction");
+    let users = other.collection::<Document>("users");
+    let held = users
+        .update_one(key(ann), doc! {"$set": {"held": true}})
+        .session(&mut session);
+    assert_eq!(held.await.expect("changed").modified_count, 1);
+    let looked_up = AtomicBool::new(false);
+    let logged_in = async {
+        login.open(&*store, NOW).await;
+        assert!(looked_up.load(Ordering::Relaxed), "the login was first");
+    };
+    let lookups = async {
+        for _ in 0..100 {
+            view(&*store, bob, of_bob).await.expect("a session");
+        }
+        looked_up.store(true, Ordering::Relaxed);
+        session.abort_transaction().await.expect("aborted");
+    };
+    tokio::join!(logged_in, lookups);
+    store.close().await;
 }
 
 /// The server itself would give it up after a minute.

@@ -745,7 +745,8 @@ async fn refreshes_of_one_session_are_limited(database: Database) {
     ann.refreshed().await;
 }
 
-/// ASVS 15.2.2: who is turned away because others are being served has not guessed wrong.
+/// ASVS 15.2.2: who is turned away because others are being served has not guessed wrong, and takes nothing away from
+/// them.
 async fn a_login_that_finds_no_place_is_no_failure(database: Database) {
     let passwords = PasswordPolicy {
         scrypt_log_n: 15,
@@ -760,6 +761,9 @@ async fn a_login_that_finds_no_place_is_no_failure(database: Database) {
     };
     let app = App::with(database, setup).await;
     app.register("ann@example.org").await;
+    let store = &app.nodes[0].store;
+    let asked = || store.calls_of("user_by_login");
+    let asked_before = asked();
     let log_in = |email: &str| {
         let (client, body) = (app.anonymous(), right(email));
         async move { client.post("/v1/auth/login", body).await }
@@ -769,10 +773,11 @@ async fn a_login_that_finds_no_place_is_no_failure(database: Database) {
         .collect();
     let refused = || app.nodes[0].auth.metrics().scrypt_refused.get();
     until("the queue is full", async || refused() > 0).await;
-    let mut turned_away = 0;
+    let (mut turned_away, mut judged) = (0, 0);
     for _ in 0..20 {
         let reply = log_in("ann@example.org").await;
         if reply.status == 200 {
+            judged += 1;
             break;
         }
         assert_problem!(reply, 503, "overloaded");
@@ -782,6 +787,8 @@ async fn a_login_that_finds_no_place_is_no_failure(database: Database) {
     for login in busy {
         let status = login.await.expect("no panic").status;
         assert!([401, 503].contains(&status), "{status}");
+        judged += usize::from(status == 401);
     }
+    assert_eq!(asked() - asked_before, judged, "the database was asked");
     log_in("ann@example.org").await.expect(200);
 }

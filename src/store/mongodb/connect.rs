@@ -38,6 +38,8 @@ pub(super) const OLDEST_WIRE_VERSION: i32 = 9;
 
 /// Connections to one server, unless the connection string has its own `maxPoolSize`.
 const MOST_CONNECTIONS: u32 = 64;
+/// Connections besides, for lookups alone: as many as are at work at the same time, unless one is slow.
+const KEPT_CONNECTIONS: u32 = 4;
 /// Connections besides: for looking out for the server, and for ending what others abandoned.
 const SPARE_CONNECTIONS: u32 = 2;
 
@@ -62,7 +64,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
     let is_direct = options.direct_connection == Some(true);
     let spoken = tls::choose(&mut options)?;
     let turns = promise(&mut options, settings);
-    let pool = PoolWatch::on(&mut options, turns);
+    let pool = PoolWatch::on(&mut options, turns.saturating_add(KEPT_CONNECTIONS));
     let app_name = options.app_name.clone().unwrap_or_default();
     let client = Client::with_options(options).map_err(|_| malformed())?;
     let database = client.database(&settings.database);
@@ -88,6 +90,7 @@ pub(super) async fn connect(settings: &MongoSettings) -> Result<MongoStore, BadS
         operation_timeout: limit,
         linearizable: settings.linearizable,
         turns: Arc::new(Semaphore::new(turns as usize)),
+        kept_turns: Arc::new(Semaphore::new(KEPT_CONNECTIONS as usize)),
         waiting: Queue::default(),
         pool,
         lanes: Arc::new(Lanes::new()),
@@ -138,7 +141,7 @@ fn promise(options: &mut ClientOptions, settings: &MongoSettings) -> u32 {
     options.app_name.get_or_insert_with(|| "doorward".into());
     let named = options.max_pool_size.filter(|most| *most > 0);
     let turns = named.unwrap_or(MOST_CONNECTIONS);
-    options.max_pool_size = Some(turns.saturating_add(SPARE_CONNECTIONS));
+    options.max_pool_size = Some(turns.saturating_add(KEPT_CONNECTIONS + SPARE_CONNECTIONS));
     options.server_selection_timeout = Some(selection);
     options.connect_timeout = Some(selection);
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));

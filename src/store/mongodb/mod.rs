@@ -102,6 +102,15 @@ use crate::{
 /// take longer anyway. An election takes ten seconds to begin.
 const LONGEST_WORK: Duration = Duration::from_secs(10);
 
+/// What a call waits for before the driver works on it.
+enum Wait {
+    ForTurn,
+    /// To be alone in a lane, which takes no turn away from anybody, and then for a turn.
+    InLane(Arc<Mutex<()>>),
+    /// For a turn that is kept for lookups, or for any other.
+    ForLookup,
+}
+
 /// A store in MongoDB; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct MongoStore {
@@ -111,6 +120,8 @@ pub struct MongoStore {
     linearizable: bool,
     /// Nearly as many as there are connections: see [`Self::at_work`].
     turns: Arc<Semaphore>,
+    /// More of them, for lookups alone: a request is not to wait behind everybody who logs in.
+    kept_turns: Arc<Semaphore>,
     /// For a turn.
     waiting: Queue,
     pool: Arc<PoolWatch>,
@@ -146,6 +157,17 @@ impl MongoStore {
             .await
     }
 
+    /// As [`Self::bounded`], not kept waiting by those who change something.
+    async fn looked_up<T: Send + 'static>(
+        &self,
+        action: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> StoreResult<T> {
+        self.at_work_after(Wait::ForLookup, async move {
+            action.await.map_err(|error| store_error(&error))
+        })
+        .await
+    }
+
     /// Lets the driver work in a task of its own, and waits no longer than an operation may take.
     ///
     /// Work goes on when nobody waits for it any more: a caller who goes away leaves nothing half done,
@@ -158,20 +180,19 @@ impl MongoStore {
         &self,
         work: impl Future<Output = StoreResult<T>> + Send + 'static,
     ) -> StoreResult<T> {
-        self.at_work_in(None, work).await
+        self.at_work_after(Wait::ForTurn, work).await
     }
 
-    /// As [`Self::at_work`], one after the other with all others in the same lane. Who waits there does not
-    /// take a turn away from anybody.
-    async fn at_work_in<T: Send + 'static>(
+    /// As [`Self::at_work`], once this has been waited for.
+    async fn at_work_after<T: Send + 'static>(
         &self,
-        lane: Option<Arc<Mutex<()>>>,
+        wait: Wait,
         work: impl Future<Output = StoreResult<T>> + Send + 'static,
     ) -> StoreResult<T> {
         self.circuit.enter()?;
         let longest = self.operation_timeout.max(LONGEST_WORK);
         let answered = async {
-            let (alone, turn) = self.turn(lane).await?;
+            let (alone, turn) = self.turn(wait).await?;
             let working = tokio::spawn(async move {
                 let answer = timeout(longest, work).await;
                 drop((alone, turn));
@@ -196,20 +217,31 @@ impl MongoStore {
         Err(too_slow(self.operation_timeout))
     }
 
-    /// Waits to be alone in a lane, and then for a turn.
+    /// Waits for a turn, and before that to be alone in a lane if there is one.
     async fn turn(
         &self,
-        lane: Option<Arc<Mutex<()>>>,
+        wait: Wait,
     ) -> StoreResult<(Option<OwnedMutexGuard<()>>, OwnedSemaphorePermit)> {
-        let alone = match lane {
-            Some(lane) => {
+        let kept = Arc::clone(&self.kept_turns);
+        let is_lookup = matches!(wait, Wait::ForLookup);
+        let alone = match wait {
+            Wait::ForTurn => None,
+            Wait::InLane(lane) => {
                 let _place = self.waiting_in_lanes.enter()?;
                 Some(lane.lock_owned().await)
             }
-            None => None,
+            Wait::ForLookup => {
+                if let Ok(turn) = Arc::clone(&kept).try_acquire_owned() {
+                    return Ok((None, turn));
+                }
+                None
+            }
         };
         let _place = self.waiting.enter()?;
-        let turn = self.pool.turn(Arc::clone(&self.turns)).await;
+        let turn = tokio::select! {
+            turn = kept.acquire_owned(), if is_lookup => turn,
+            turn = self.pool.turn(Arc::clone(&self.turns)) => turn,
+        };
         let turn = turn.map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
         Ok((alone, turn))
     }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use futures_util::future::try_join_all;
 use mongodb::{
     bson::{Bson, Document, RawDocumentBuf, doc},
+    error::Error,
     options::ReadConcern,
 };
 
@@ -60,16 +61,25 @@ impl MongoStore {
         key: impl Into<Bson> + Send,
         fields: Document,
     ) -> StoreResult<Option<RawDocumentBuf>> {
-        let (collection, key) = (self.collection(collection), doc! { "_id": key.into() });
+        let found = self.found_one(collection, key.into(), fields);
+        self.bounded(found).await
+    }
+
+    fn found_one(
+        &self,
+        collection: &str,
+        key: Bson,
+        fields: Document,
+    ) -> impl Future<Output = Result<Option<RawDocumentBuf>, Error>> + Send + use<> {
+        let (collection, key) = (self.collection(collection), doc! { "_id": key });
         let (limit, linearizable) = (self.operation_timeout, self.linearizable);
-        self.bounded(async move {
+        async move {
             let mut find = collection.find_one(key).projection(fields).max_time(limit);
             if linearizable {
                 find = find.read_concern(ReadConcern::linearizable());
             }
             find.await
-        })
-        .await
+        }
     }
 
     pub(super) async fn read_one_user(&self, id: UserId) -> StoreResult<Option<User>> {
@@ -168,7 +178,7 @@ impl MongoStore {
         // One alone is found by its key without a plan being made.
         let found: HashMap<UserId, RawDocumentBuf> = if self.linearizable || users.len() == 1 {
             let reads = users.into_iter().map(|user| {
-                let read = self.read_one(USERS, user_key(user), fields.clone());
+                let read = self.looked_up(self.found_one(USERS, user_key(user), fields.clone()));
                 async move { read.await.map(|found| (user, found)) }
             });
             try_join_all(reads)
@@ -203,7 +213,7 @@ impl MongoStore {
             .unwrap_or(u32::MAX)
             .saturating_add(1);
         let (collection, limit) = (self.collection(USERS), self.operation_timeout);
-        self.bounded(async move {
+        self.looked_up(async move {
             let mut found = HashMap::with_capacity(keys.len());
             let find = collection
                 .find(doc! { "_id": { "$in": keys } })

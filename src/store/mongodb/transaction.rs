@@ -25,7 +25,7 @@ use mongodb::{
 use tokio::{sync::Mutex, time::sleep};
 
 use super::{
-    MongoStore,
+    MongoStore, Wait,
     failure::{MAX_TIME_EXPIRED, code, store_error, too_slow},
 };
 use crate::{
@@ -122,7 +122,9 @@ pub(super) async fn transact<T: Transaction>(
     let own = store.clone();
     let lane = work.user().and_then(|user| store.lanes.of(user));
     store
-        .at_work_in(lane, async move { repeat(&own, &work).await })
+        .at_work_after(lane.map_or(Wait::ForTurn, Wait::InLane), async move {
+            repeat(&own, &work).await
+        })
         .await
 }
 
