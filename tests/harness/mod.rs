@@ -77,10 +77,10 @@ pub fn free_port() -> u16 {
     free.expect("a free port")
 }
 
-/// How many rounds of a loop to run: a tenth of them unless `./tests/run --long` asks for all.
+/// How many rounds of a loop to run: a twentieth of them unless `./tests/run --long` asks for all.
 pub fn rounds(all: usize) -> usize {
     let long = std::env::var_os("DOORWARD_TEST_LONG").is_some_and(|value| value == "1");
-    if long { all } else { all.div_ceil(10) }
+    if long { all } else { all.div_ceil(20) }
 }
 
 /// Asks again until the answer is yes; fails the test when that takes too long.
