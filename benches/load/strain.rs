@@ -6,6 +6,7 @@ use doorward::{
     clock::Stopwatch,
     model::{account::NewAccount, user::Roles},
     passwords::PasswordPolicy,
+    sessions::SessionPolicy,
     tokens::KeyRing,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -52,10 +53,11 @@ pub(crate) async fn memory(
         let served = side.serve(&[]).await?;
         tokio::time::sleep(Duration::from_secs(5)).await;
         let idle_kib = served.resident()?;
-        let (mut requests, mut warm_kib) = (0.0, 0);
-        // What is kept of each user is kept once.
+        let (mut requests, mut since_warm, mut warm_kib) = (0.0, 0.0, 0);
+        // What is kept of each user is kept once, and what it takes to write that down is taken then.
         let all_seen = f64::from(side.users);
-        while requests < all_seen + MANY_REQUESTS {
+        let (clock, written_down) = (Stopwatch::start(), SessionPolicy::default().last_seen_flush);
+        while since_warm < MANY_REQUESTS {
             let load = wrk::run(
                 &served.address,
                 ME,
@@ -63,8 +65,11 @@ pub(crate) async fn memory(
                 CONNECTIONS,
                 options.seconds,
             )?;
-            requests += load.per_second * f64::from(u32::try_from(options.seconds)?);
-            if warm_kib == 0 && requests >= all_seen {
+            let answered = load.per_second * f64::from(u32::try_from(options.seconds)?);
+            requests += answered;
+            if warm_kib > 0 {
+                since_warm += answered;
+            } else if requests >= all_seen && clock.elapsed() >= written_down.to_duration() {
                 warm_kib = served.resident()?;
             }
         }
