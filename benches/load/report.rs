@@ -57,7 +57,7 @@ pub(crate) struct Memory {
     pub(crate) backend: Backend,
     pub(crate) start_millis: f64,
     pub(crate) idle_kib: u64,
-    /// Once every user was asked for.
+    /// Once every user was asked for, and that was written down.
     pub(crate) warm_kib: u64,
     pub(crate) requests: f64,
     pub(crate) then_kib: u64,
