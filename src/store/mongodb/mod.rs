@@ -42,6 +42,7 @@ mod users;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::TryFutureExt;
 use mongodb::{
     Client, Collection, Database,
     bson::{RawDocumentBuf, doc},
@@ -153,8 +154,8 @@ impl MongoStore {
         &self,
         action: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> StoreResult<T> {
-        self.at_work(async move { action.await.map_err(|error| store_error(&error)) })
-            .await
+        let work = action.map_err(|error| store_error(&error));
+        self.at_work(Wait::ForTurn, work).await
     }
 
     /// As [`Self::bounded`], not kept waiting by those who change something.
@@ -162,13 +163,12 @@ impl MongoStore {
         &self,
         action: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> StoreResult<T> {
-        self.at_work_after(Wait::ForLookup, async move {
-            action.await.map_err(|error| store_error(&error))
-        })
-        .await
+        let work = action.map_err(|error| store_error(&error));
+        self.at_work(Wait::ForLookup, work).await
     }
 
-    /// Lets the driver work in a task of its own, and waits no longer than an operation may take.
+    /// Lets the driver work in a task of its own, once this has been waited for, and waits no longer
+    /// than an operation may take.
     ///
     /// Work goes on when nobody waits for it any more: a caller who goes away leaves nothing half done,
     /// and the driver's pool keeps the places of those who left its queue but serves hardly more than
@@ -177,14 +177,6 @@ impl MongoStore {
     /// broken off at [`LONGEST_WORK`], before a new primary can have been elected on which the driver
     /// would repeat it behind everybody's back.
     async fn at_work<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = StoreResult<T>> + Send + 'static,
-    ) -> StoreResult<T> {
-        self.at_work_after(Wait::ForTurn, work).await
-    }
-
-    /// As [`Self::at_work`], once this has been waited for.
-    async fn at_work_after<T: Send + 'static>(
         &self,
         wait: Wait,
         work: impl Future<Output = StoreResult<T>> + Send + 'static,

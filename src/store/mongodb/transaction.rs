@@ -121,10 +121,9 @@ pub(super) async fn transact<T: Transaction>(
 ) -> StoreResult<T::Outcome> {
     let own = store.clone();
     let lane = work.user().and_then(|user| store.lanes.of(user));
+    let wait = lane.map_or(Wait::ForTurn, Wait::InLane);
     store
-        .at_work_after(lane.map_or(Wait::ForTurn, Wait::InLane), async move {
-            repeat(&own, &work).await
-        })
+        .at_work(wait, async move { repeat(&own, &work).await })
         .await
 }
 
