@@ -58,7 +58,8 @@ impl Presence {
         if gathered.is_empty() {
             return Ok(());
         }
-        let seen: Vec<Seen> = gathered.into_values().collect();
+        let mut seen: Vec<Seen> = gathered.into_values().collect();
+        self.store.arrange_seen(&mut seen);
         let mut outcome = Ok(());
         for (n, chunk) in seen.chunks(AT_ONCE).enumerate() {
             match self.store.note_seen(chunk).await {

@@ -170,6 +170,10 @@ measured! {
             self.inner.pools()
         }
 
+        fn arrange_seen(&self, seen: &mut [Seen]) {
+            self.inner.arrange_seen(seen);
+        }
+
         fn live_session_at_once(
             &self,
             user: UserId,

@@ -796,6 +796,10 @@ pub trait Store: Send + Sync + 'static {
     /// Two nodes' flushes, or a flush and a login, never wait for each other in a circle.
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()>;
 
+    /// Puts sessions into the order in which the database keeps them: those of one [`Self::note_seen`] then lie
+    /// together, and few pages are written for many sessions.
+    fn arrange_seen(&self, seen: &mut [Seen]);
+
     /// Removes some of what was over before this time, at most `most` of it, and says how much that was:
     /// less than `most` when nothing more is left.
     ///

@@ -431,7 +431,11 @@ async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> StoreResult<()> {
         .copied()
         .filter(|one| !noted.contains(&DbId(one.session_id.as_uuid())))
         .collect();
-    Ok(sessions::note_seen(conn, &held).await?)
+    for one in &held {
+        let noted = sessions::noting(one).execute(conn).await;
+        noted.map_err(from_diesel)?;
+    }
+    Ok(())
 }
 
 /// Holds all registrations of an address, in one order, so that two who do so cannot wait for each other.

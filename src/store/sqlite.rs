@@ -12,7 +12,10 @@ mod types;
 use std::{fs, io, path::Path, thread, time::Duration};
 
 use async_trait::async_trait;
-use diesel::{connection::SimpleConnection, prelude::*, sqlite::SqliteConnection};
+use diesel::{
+    connection::SimpleConnection, prelude::*, query_dsl::methods::ExecuteDsl,
+    sqlite::SqliteConnection,
+};
 use diesel_async::{
     RunQueryDsl, SimpleAsyncConnection,
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8::Pool},
@@ -249,11 +252,16 @@ async fn due_letters(tx: &mut Conn, most: u32, now: Timestamp) -> QueryResult<Ve
     due.load(tx).await
 }
 
-/// All in one transaction: one commit instead of many.
+/// All in one transaction: one commit instead of many, and one thread that does it.
 async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> StoreResult<()> {
-    let noted: Result<(), faults::Fault> =
-        write_tx!(conn, async |tx| sessions::note_seen(tx, seen).await);
-    Ok(noted?)
+    let seen = seen.to_vec();
+    let noted = conn.spawn_blocking(move |conn| {
+        conn.immediate_transaction(|tx| {
+            seen.iter()
+                .try_for_each(|one| ExecuteDsl::execute(sessions::noting(one), tx).map(drop))
+        })
+    });
+    noted.await.map_err(from_diesel)
 }
 
 #[async_trait]

@@ -585,6 +585,10 @@ impl Store for WatchedStore {
         watch!(self.note_seen(seen))
     }
 
+    fn arrange_seen(&self, seen: &mut [Seen]) {
+        self.inner.arrange_seen(seen);
+    }
+
     async fn sweep(
         &self,
         what: Leftover,

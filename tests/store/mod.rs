@@ -15,6 +15,7 @@ mod mailing;
 mod migrating;
 mod on_mongodb;
 mod on_postgres;
+mod on_sqlite;
 mod opening_races;
 mod opening_sessions;
 mod outages;

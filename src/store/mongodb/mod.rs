@@ -706,6 +706,10 @@ impl Store for MongoStore {
         self.flush_seen(seen).await
     }
 
+    fn arrange_seen(&self, seen: &mut [Seen]) {
+        seen.sort_unstable_by_key(|one| one.user_id);
+    }
+
     async fn sweep(
         &self,
         what: Leftover,

@@ -657,6 +657,10 @@ impl Store for SqlStore {
         to_the_end(async move { on!(store, writers, |conn| note_seen(conn, &seen)) }).await
     }
 
+    fn arrange_seen(&self, seen: &mut [Seen]) {
+        seen.sort_unstable_by_key(|one| one.session_id);
+    }
+
     async fn sweep(
         &self,
         what: Leftover,

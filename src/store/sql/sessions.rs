@@ -1,10 +1,13 @@
 //! Sessions: opened, listed, ended. Everything that counts a user's sessions holds the user's row.
 
-use diesel::prelude::*;
+use diesel::{
+    prelude::*,
+    query_builder::{QueryFragment, QueryId},
+};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Conn,
+    Backend, Conn,
     audit::{self, Log},
     faults::{Fault, from_diesel},
     lock_user, outbox,
@@ -362,20 +365,14 @@ pub(super) async fn renew(
     Ok((noted > 0, stands.map(|at| at.0)))
 }
 
-/// Each session in a statement that changes nothing unless it moves time forward.
-pub(super) async fn note_seen(conn: &mut Conn, seen: &[Seen]) -> Result<(), Fault> {
-    for one in seen {
-        let open = sessions::table
-            .find(DbId(one.session_id.as_uuid()))
-            .filter(sessions::user_id.eq(DbId(one.user_id.as_uuid())))
-            .filter(sessions::closed_at.is_null())
-            .filter(sessions::last_seen_at.lt(DbTime(one.at)));
-        diesel::update(open)
-            .set(sessions::last_seen_at.eq(DbTime(one.at)))
-            .execute(conn)
-            .await?;
-    }
-    Ok(())
+/// A statement that changes nothing unless it moves time forward.
+pub(super) fn noting(one: &Seen) -> impl QueryFragment<Backend> + QueryId + Send + use<> {
+    let open = sessions::table
+        .find(DbId(one.session_id.as_uuid()))
+        .filter(sessions::user_id.eq(DbId(one.user_id.as_uuid())))
+        .filter(sessions::closed_at.is_null())
+        .filter(sessions::last_seen_at.lt(DbTime(one.at)));
+    diesel::update(open).set(sessions::last_seen_at.eq(DbTime(one.at)))
 }
 
 /// Counts by the index on the ends of sessions.

@@ -34,8 +34,8 @@ const THREADS: usize = 2;
 const FEW: usize = 8;
 /// Connections for that at the most.
 const MOST_OWN: usize = 8;
-/// Pages that each of these keeps, in KiB: the upper ones of trees of millions, which every lookup passes.
-const KEPT_PAGES: u32 = 16 << 10;
+/// Pages that each connection keeps, in KiB: the upper ones of the trees, which every lookup passes.
+const KEPT_PAGES: u32 = 8 << 10;
 
 type Wanted = Vec<(UserId, SessionId)>;
 type Answer = StoreResult<FoundSession>;
@@ -115,14 +115,13 @@ impl Hot {
             state: Mutex::new(state),
         });
         for (n, inbox) in inboxes.into_iter().enumerate() {
-            let unavailable = |e: String| StoreError::Unavailable(e);
-            let mut conn = opener.open().map_err(|e| unavailable(e.to_string()))?;
+            let mut conn = reader(opener)?;
             // The threads' own ends of their channels are with the desk.
             let desk = Arc::downgrade(&desk);
             thread::Builder::new()
                 .name(format!("sessions-{n}"))
                 .spawn(move || run(n, &mut conn, &inbox, &desk))
-                .map_err(|e| unavailable(e.to_string()))?;
+                .map_err(|e| StoreError::Unavailable(e.to_string()))?;
         }
         let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let own = 0..(threads - 1).min(MOST_OWN);
@@ -178,11 +177,17 @@ impl Hot {
 
 /// A connection that waits for no lock: whoever holds one is waited for elsewhere.
 fn impatient(opener: &Opener) -> StoreResult<SqliteConnection> {
-    let unavailable = |e: String| StoreError::Unavailable(e);
-    let mut conn = opener.open().map_err(|e| unavailable(e.to_string()))?;
-    let setup = format!("PRAGMA busy_timeout = 0; PRAGMA cache_size = -{KEPT_PAGES}");
-    conn.batch_execute(&setup)
-        .map_err(|e| unavailable(e.to_string()))?;
+    let mut conn = reader(opener)?;
+    let waiting = conn.batch_execute("PRAGMA busy_timeout = 0");
+    waiting.map_err(from_diesel)?;
+    Ok(conn)
+}
+
+fn reader(opener: &Opener) -> StoreResult<SqliteConnection> {
+    let unavailable = |error: ConnectionError| StoreError::Unavailable(error.to_string());
+    let mut conn = opener.open().map_err(unavailable)?;
+    let kept = conn.batch_execute(&format!("PRAGMA cache_size = -{KEPT_PAGES}"));
+    kept.map_err(from_diesel)?;
     Ok(conn)
 }
 
