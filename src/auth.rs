@@ -75,9 +75,9 @@ struct Inner {
 }
 
 impl Inner {
-    async fn flush(&self) -> StoreResult<()> {
+    async fn flush_over(&self, time: Duration) -> StoreResult<()> {
         let noted = self.throttle.note_refusals().await;
-        self.presence.flush().await.and(noted)
+        self.presence.flush_over(time).await.and(noted)
     }
 }
 
@@ -263,7 +263,7 @@ impl Auth {
     /// # Errors
     /// As [`Store::note_seen`] and [`Store::record`]; while the database is away it is kept for the next time.
     pub async fn flush(&self) -> StoreResult<()> {
-        self.0.flush().await
+        self.0.flush_over(Duration::ZERO).await
     }
 
     /// Says at `/health/ready` from now on that this node is about to stop, and goes on serving.
@@ -682,13 +682,14 @@ fn by_mail(means: &Means) -> (Verification, Recovery) {
     (verification, recovery)
 }
 
-/// Writes "last seen" down every so often, for as long as the service exists.
-async fn flush_presence(auth: std::sync::Weak<Inner>, every: Duration) {
-    let mut ticks = tokio::time::interval(every);
+/// Writes "last seen" down so soon after it was noted, for as long as the service exists.
+async fn flush_presence(auth: std::sync::Weak<Inner>, within: Duration) {
+    let spread = within / 6;
+    let mut ticks = tokio::time::interval(spread * 5);
     loop {
         ticks.tick().await;
         let Some(auth) = auth.upgrade() else { return };
-        if let Err(error) = auth.flush().await {
+        if let Err(error) = auth.flush_over(spread).await {
             tracing::warn!(%error, "what is in memory could not be written");
         }
     }

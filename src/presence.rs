@@ -5,9 +5,11 @@
 
 use std::{
     collections::HashMap,
-    mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     clock::Timestamp,
@@ -22,7 +24,7 @@ const AT_ONCE: usize = 256;
 #[derive(Clone)]
 pub struct Presence {
     seen: Arc<Mutex<HashMap<SessionId, Seen>>>,
-    /// Held while writing, so that a flush that comes second waits until the first one's are written.
+    /// Held while a part is written, so that a flush that comes second waits until the first one's are written.
     writing: Arc<tokio::sync::Mutex<()>>,
     store: Arc<dyn Store>,
 }
@@ -53,29 +55,63 @@ impl Presence {
     /// # Errors
     /// As [`Store::note_seen`].
     pub async fn flush(&self) -> StoreResult<()> {
-        let _writing = self.writing.lock().await;
-        let gathered = mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
-        if gathered.is_empty() {
-            return Ok(());
-        }
-        let mut seen: Vec<Seen> = gathered.into_values().collect();
+        self.flush_over(Duration::ZERO).await
+    }
+
+    /// As [`Self::flush`], spread over this time, so that requests hardly notice. What is seen meanwhile is written
+    /// where its turn is still to come, and whoever calls [`Self::flush`] writes the rest at once.
+    ///
+    /// # Errors
+    /// As [`Store::note_seen`].
+    pub async fn flush_over(&self, time: Duration) -> StoreResult<()> {
+        let mut seen: Vec<Seen> = self.seen().values().copied().collect();
         self.store.arrange_seen(&mut seen);
+        let parts = u32::try_from(seen.len().div_ceil(AT_ONCE)).unwrap_or(u32::MAX);
+        let mut turns = (parts > 1 && !time.is_zero()).then(|| {
+            let mut turns = interval(time / parts);
+            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            turns
+        });
         let mut outcome = Ok(());
-        for (n, chunk) in seen.chunks(AT_ONCE).enumerate() {
-            match self.store.note_seen(chunk).await {
-                Ok(()) => {}
-                Err(away @ StoreError::Unavailable(_)) => {
-                    self.merge(seen[n * AT_ONCE..].iter().copied());
-                    return Err(away);
-                }
+        for part in seen.chunks(AT_ONCE) {
+            if let Some(turns) = &mut turns {
+                turns.tick().await;
+            }
+            match self.write(part).await {
+                Err(away @ StoreError::Unavailable(_)) => return Err(away),
                 Err(refused) => outcome = Err(refused),
+                Ok(()) => {}
             }
         }
+        // What another flush has taken is written once that one is done.
+        drop(self.writing.lock().await);
         outcome
     }
 
+    /// Writes those of a part that nobody else has written meanwhile, as they are known by now.
+    async fn write(&self, part: &[Seen]) -> StoreResult<()> {
+        let _writing = self.writing.lock().await;
+        let part: Vec<Seen> = {
+            let mut seen = self.seen();
+            let taken = part.iter().map(|one| seen.remove(&one.session_id));
+            taken.flatten().collect()
+        };
+        if part.is_empty() {
+            return Ok(());
+        }
+        let written = self.store.note_seen(&part).await;
+        if let Err(StoreError::Unavailable(_)) = &written {
+            self.merge(part);
+        }
+        written
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<SessionId, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn merge(&self, more: impl IntoIterator<Item = Seen>) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
         for one in more {
             let entry = seen.entry(one.session_id).or_insert(one);
             entry.at = entry.at.max(one.at);

@@ -59,7 +59,7 @@ pub struct SessionPolicy {
     /// How long a refresh token that was just used is still believed, for clients that lost the reply
     /// or asked twice at once; while its successor was not used, it is in any case. Default 10s.
     pub refresh_grace: Span,
-    /// How often "last seen" is written down. Default 30s.
+    /// Within which time "last seen" is written down. Default 30s.
     pub last_seen_flush: Span,
 }
 

@@ -1,11 +1,12 @@
 //! When sessions were last used: never backwards, never after their end, never in a deadlock.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use doorward::{
     clock::Timestamp,
     ids::{SessionId, UserId},
     model::session::CloseReason,
+    presence::Presence,
     store::{Seen, Store},
 };
 
@@ -16,7 +17,7 @@ use super::sample::{
 use crate::harness::occasions::by;
 use crate::{
     for_each_store,
-    harness::{backend::Database, race, rounds},
+    harness::{backend::Database, race, rounds, until, watched::WatchedStore},
 };
 
 for_each_store! {
@@ -26,6 +27,7 @@ for_each_store! {
     closed_and_unknown_sessions_are_passed_over,
     two_nodes_flushing_the_same_sessions_do_not_deadlock,
     a_flush_revives_no_session_that_is_closed_meanwhile,
+    who_writes_at_once_waits_for_nobody_who_takes_time,
 }
 
 fn seen(user_id: UserId, session_id: SessionId, at: Timestamp) -> Seen {
@@ -168,4 +170,30 @@ async fn a_flush_revives_no_session_that_is_closed_meanwhile(database: Database)
             "round {round}"
         );
     }
+}
+
+async fn who_writes_at_once_waits_for_nobody_who_takes_time(database: Database) {
+    let store = Arc::new(WatchedStore::new(database.open().await));
+    let ann = add_user(&*store, "ann@example.org").await;
+    let session = open_one(&*store, ann, NOW).await;
+    let presence = Presence::new(store.clone());
+    presence.note(ann, session, at(5));
+    // What nobody knows is passed over, and counts all the same.
+    for _ in 0..600 {
+        presence.note(ann, fresh_session_id(), at(5));
+    }
+    let written = || store.calls_of("note_seen");
+    let unhurried = tokio::spawn({
+        let presence = presence.clone();
+        async move { presence.flush_over(Duration::from_hours(1)).await }
+    });
+    until("a first part is written", async || written() == 1).await;
+    presence.note(ann, session, at(6));
+    presence.flush().await.expect("written");
+    assert_eq!(written(), 3, "each part once");
+    assert_eq!(last_seen(&*store, ann, session).await, at(6));
+    presence.flush().await.expect("nothing to write");
+    assert_eq!(written(), 3);
+    assert!(!unhurried.is_finished(), "it takes its time");
+    unhurried.abort();
 }
