@@ -179,6 +179,8 @@ fsync = off
 synchronous_commit = off
 full_page_writes = off
 autovacuum_naptime = 10min
+wal_level = minimal
+max_wal_senders = 0
 CONF
     as_postgres "$DOORWARD_TEST_PG_BIN/pg_ctl" --pgdata="$data/data" --log="$log" --wait --timeout=60 start >/dev/null \
         || fail "PostgreSQL did not start: $(tail -n 3 "$log" 2>/dev/null)"
@@ -245,6 +247,7 @@ start_mongod() {
         --setParameter minSnapshotHistoryWindowInSeconds=0 \
         --setParameter ttlMonitorEnabled=false \
         --setParameter transactionLifetimeLimitSeconds=10 \
+        --setParameter diagnosticDataCollectionEnabled=false \
         --pidfilepath "$data/pid" --fork >"$SERVERS_DIR/mongod.out" 2>&1 \
         || fail "MongoDB did not start: $(tail -n 3 "$SERVERS_DIR/mongod.out")"
     initiate_replica_set "$port" || fail "MongoDB's replica set could not be initiated"
@@ -253,7 +256,7 @@ start_mongod() {
 }
 
 start_servers() {
-    SERVERS_DIR="$(mktemp -d)"
+    SERVERS_DIR="$(mktemp -d -p "${SERVERS_BELOW:-${TMPDIR:-/tmp}}")"
     chmod 755 "$SERVERS_DIR"
     if [ -n "${DOORWARD_TEST_POSTGRES_URL:-}" ]; then
         say "using the PostgreSQL of DOORWARD_TEST_POSTGRES_URL"

@@ -82,8 +82,8 @@ def walk(doorward: httpx.Client, app: httpx.Client) -> None:
 if __name__ == "__main__":
     try:
         with (
-            httpx.Client(base_url=setting("DOORWARD_URL")) as doorward,
-            httpx.Client(base_url=setting("APP_URL")) as app,
+            httpx.Client(base_url=setting("DOORWARD_URL"), timeout=30) as doorward,
+            httpx.Client(base_url=setting("APP_URL"), timeout=30) as app,
         ):
             walk(doorward, app)
     except httpx.RequestError as error:
