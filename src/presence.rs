@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     clock::Timestamp,
@@ -66,17 +66,11 @@ impl Presence {
     pub async fn flush_over(&self, time: Duration) -> StoreResult<()> {
         let mut seen: Vec<Seen> = self.seen().values().copied().collect();
         self.store.arrange_seen(&mut seen);
-        let parts = u32::try_from(seen.len().div_ceil(AT_ONCE)).unwrap_or(u32::MAX);
-        let mut turns = (parts > 1 && !time.is_zero()).then(|| {
-            let mut turns = interval(time / parts);
-            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            turns
-        });
+        let parts = u32::try_from(seen.chunks(AT_ONCE).len()).unwrap_or(u32::MAX);
+        let (begin, share) = (Instant::now(), time / parts.max(1));
         let mut outcome = Ok(());
-        for part in seen.chunks(AT_ONCE) {
-            if let Some(turns) = &mut turns {
-                turns.tick().await;
-            }
+        for (n, part) in (0..).zip(seen.chunks(AT_ONCE)) {
+            sleep_until(begin + share * n).await;
             match self.write(part).await {
                 Err(away @ StoreError::Unavailable(_)) => return Err(away),
                 Err(refused) => outcome = Err(refused),

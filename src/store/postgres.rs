@@ -9,7 +9,15 @@ mod hot;
 mod tls;
 mod types;
 
-use std::{collections::HashSet, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use diesel::{
@@ -123,6 +131,7 @@ impl PostgresStore {
             ..connector.clone()
         });
         let connector = Arc::new(connector);
+        let closed = Arc::clone(&connector.closed);
         let acquire = connector.acquire_timeout;
         let first = connector.connect().await;
         drop(first.map_err(|e| StoreError::Unavailable(e.to_string()))?);
@@ -155,6 +164,7 @@ impl PostgresStore {
             reading_counters: counting,
             hot: Hot::new(Line::new(hot, &circuit), circuit.clone(), deadline),
             circuit,
+            closed,
         })
     }
 }
@@ -211,6 +221,8 @@ struct Connector {
     statement_timeout: Span,
     /// What is set besides.
     more: &'static str,
+    /// Whether the store was let go, so that nobody misses a connection any more.
+    closed: Arc<AtomicBool>,
 }
 
 impl Connector {
@@ -242,6 +254,7 @@ impl Connector {
             acquire_timeout: acquire,
             statement_timeout: settings.statement_timeout,
             more: "",
+            closed: Arc::default(),
         })
     }
 
@@ -350,7 +363,11 @@ async fn pool(connector: &Arc<Connector>, size: u32, acquire: Duration) -> Store
         async move {
             let connected = connector.connect().await;
             // Whoever waits for a connection is only told that there is none.
-            connected.inspect_err(|error| tracing::warn!(%error, "no connection to PostgreSQL"))
+            connected.inspect_err(|error| {
+                if !AtomicBool::load(&connector.closed, Ordering::Relaxed) {
+                    tracing::warn!(%error, "no connection to PostgreSQL");
+                }
+            })
         }
         .boxed()
     });

@@ -9,7 +9,7 @@ pub(super) mod health;
 mod hot;
 mod types;
 
-use std::{fs, io, path::Path, thread, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, thread, time::Duration};
 
 use async_trait::async_trait;
 use diesel::{
@@ -121,6 +121,7 @@ impl SqliteStore {
             readers,
             hot,
             circuit,
+            closed: Arc::default(),
         })
     }
 }

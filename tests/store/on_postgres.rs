@@ -1,6 +1,9 @@
 //! What only PostgreSQL can do wrong.
 
-use std::sync::Arc;
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use doorward::{
     clock::{ManualClock, Span},
@@ -195,4 +198,52 @@ async fn a_server_serves_without_the_right_to_change_the_schema() {
     }
     let gone = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     database.sql(&gone).await;
+}
+
+/// The lines that were logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn taken(&self) -> String {
+        let lines = std::mem::take(&mut *self.0.lock().expect("whole"));
+        String::from_utf8(lines).expect("text")
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("whole").extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A command may be over before the last connection that it asked for is there.
+#[tokio::test]
+async fn nobody_misses_the_connections_of_a_store_that_was_let_go() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    let _logged_here = tracing::subscriber::set_default(subscriber.finish());
+    let database = Database::fresh(Backend::Postgres).await;
+    let mut settings = database.settings().clone();
+    settings.postgres.acquire_timeout = Span::millis(200);
+    let store = open(&settings).await.expect("open").store;
+
+    let refuse = "UPDATE pg_database SET datallowconn = false WHERE datname = current_database(); \
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    database.sql(refuse).await;
+    let away = store.time().await;
+    assert!(matches!(away, Err(StoreError::Unavailable(_))), "{away:?}");
+    let said = lines.taken();
+    assert!(said.contains("no connection to PostgreSQL"), "{said}");
+    store.close().await;
+    let away = store.time().await;
+    assert!(matches!(away, Err(StoreError::Unavailable(_))), "{away:?}");
+    assert_eq!(lines.taken(), "");
 }

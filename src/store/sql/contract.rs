@@ -1,6 +1,9 @@
 //! The storage contract on a SQL database: takes a connection, runs the decision, gives it back.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use diesel_async::pooled_connection::bb8::Pool;
@@ -55,6 +58,8 @@ pub struct SqlStore {
     pub(super) circuit: Circuit,
     /// The pools by name, with the most connections that each can have.
     pub(super) pools: Arc<[(&'static str, Pool<Conn>, u32)]>,
+    /// Set when it is let go, for whoever still opens a connection then.
+    pub(super) closed: Arc<AtomicBool>,
 }
 
 /// Makes one decision on a connection of one pool, in the time that the backend allows.
@@ -79,6 +84,7 @@ impl Store for SqlStore {
 
     async fn close(&self) {
         // Pools end with their last clone; there is nothing to hand back.
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     fn pools(&self) -> Vec<PoolUse> {
