@@ -17,9 +17,6 @@ use crate::{
     store::{Seen, Store, StoreError, StoreResult},
 };
 
-/// Sessions written by one call: few enough for the time that a call has.
-const AT_ONCE: usize = 256;
-
 /// Sessions used since the last flush.
 #[derive(Clone)]
 pub struct Presence {
@@ -65,11 +62,11 @@ impl Presence {
     /// As [`Store::note_seen`].
     pub async fn flush_over(&self, time: Duration) -> StoreResult<()> {
         let mut seen: Vec<Seen> = self.seen().values().copied().collect();
-        self.store.arrange_seen(&mut seen);
-        let parts = u32::try_from(seen.chunks(AT_ONCE).len()).unwrap_or(u32::MAX);
+        let at_once = self.store.arrange_seen(&mut seen).max(1);
+        let parts = u32::try_from(seen.chunks(at_once).len()).unwrap_or(u32::MAX);
         let (begin, share) = (Instant::now(), time / parts.max(1));
         let mut outcome = Ok(());
-        for (n, part) in (0..).zip(seen.chunks(AT_ONCE)) {
+        for (n, part) in (0..).zip(seen.chunks(at_once)) {
             sleep_until(begin + share * n).await;
             match self.write(part).await {
                 Err(away @ StoreError::Unavailable(_)) => return Err(away),

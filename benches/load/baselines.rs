@@ -1,55 +1,54 @@
-//! What the machine could do at best: a bare poem endpoint, the databases' own point lookups, and Doorward's
-//! endpoint without its lookup. Each in a process of its own, or as the only work of this one, like what they are
-//! compared with.
+//! What the machine could do at best: a bare poem endpoint that makes one round trip to its database, MongoDB's own
+//! point lookups, and Doorward's endpoint without its lookup. Each in a process of its own, or as the only work of this
+//! one, like what they are compared with.
 
 use std::{
     env,
     io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
-use diesel::{
-    Connection, QueryableByName, RunQueryDsl,
-    sql_types::{Binary, Text},
-    sqlite::SqliteConnection,
-};
 use doorward::{
     Auth,
     clock::Stopwatch,
     lookup::Lookup,
-    store::{open::open, settings::DatabaseSettings},
+    store::{
+        open::open,
+        settings::{Backend, DatabaseSettings},
+    },
     tokens::KeyRing,
 };
-use mongodb::{
-    bson::{RawDocumentBuf, doc},
-    options::{Acknowledgment, ClientOptions, ReadConcern, WriteConcern},
-};
 use poem::{
-    Route, Server, get, handler,
+    EndpointExt, Route, Server, get, handler,
     listener::{Acceptor, Listener, TcpListener},
+    web::Data,
 };
 use tokio::task::JoinSet;
 
 use crate::{
-    Outcome,
-    database::Database,
-    per_second,
+    Outcome, per_second,
     random::SplitMix,
     requests::Side,
-    seed::{id_bson, session_id, user_id},
+    seed::{session_id, user_id},
     service::Running,
+    trips::{Trips, find, people},
     wrk::Load,
 };
 
-/// The first argument of a process that serves a baseline; then which, and for `constant` the rest.
+/// The first argument of a process that serves a baseline; then which, its database, and for `trip` how many users
+/// are there.
 pub(crate) const ROLE: &str = "baseline";
 /// The variable that holds the key of a baseline's tokens.
 const KEY: &str = "DOORWARD_BENCH_KEY";
+/// The variable that holds the URL of a baseline's database.
+const URL: &str = "DOORWARD_BENCH_URL";
 
 #[handler]
-fn bare() -> &'static str {
-    "{}"
+async fn trip(Data(trips): Data<&Arc<Trips>>) -> poem::Result<&'static str> {
+    trips.once().await?;
+    Ok("{}")
 }
 
 /// The process that serves a baseline; says where on standard output.
@@ -59,19 +58,41 @@ pub(crate) fn serve(arguments: &[String]) -> Outcome<()> {
         .build()?;
     runtime.block_on(async {
         match arguments {
-            [which] if which == "bare" => {
-                let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await?;
-                let address = acceptor.local_addr();
-                let address = address.first().and_then(|a| a.as_socket_addr());
-                say(&address.ok_or("not a TCP address")?.to_string())?;
-                let app = Route::new().at("/*any", get(bare));
-                Server::new_with_acceptor(acceptor).run(app).await?;
+            [which, database] if which == "constant" => constant(database).await,
+            [which, backend, database, users] if which == "trip" => {
+                let settings = settings(crate::backend(backend)?, database);
+                bare(Trips::to(&settings, users.parse()?).await?).await
             }
-            [which, database] if which == "constant" => constant(database).await?,
-            _ => return Err("a baseline is bare, or constant and a database".into()),
+            _ => Err("a baseline is constant or trip".into()),
         }
-        Ok(())
     })
+}
+
+fn settings(backend: Backend, database: &str) -> DatabaseSettings {
+    let url = env::var(URL).unwrap_or_default();
+    let mut settings = DatabaseSettings {
+        backend,
+        ..DatabaseSettings::default()
+    };
+    match backend {
+        Backend::Sqlite => settings.sqlite.path = database.into(),
+        Backend::Postgres => settings.postgres.url = url.into(),
+        Backend::Mongodb => {
+            settings.mongodb.url = url.into();
+            database.clone_into(&mut settings.mongodb.database);
+        }
+    }
+    settings
+}
+
+/// Serves what only makes a round trip.
+async fn bare(trips: Trips) -> Outcome<()> {
+    let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await?;
+    let address = acceptor.local_addr();
+    let address = address.first().and_then(|a| a.as_socket_addr());
+    say(&address.ok_or("not a TCP address")?.to_string())?;
+    let app = Route::new().at("/*any", get(trip)).data(Arc::new(trips));
+    Ok(Server::new_with_acceptor(acceptor).run(app).await?)
 }
 
 fn say(address: &str) -> Outcome<()> {
@@ -102,9 +123,20 @@ pub(crate) struct Baseline {
 }
 
 impl Baseline {
-    /// A poem endpoint that does nothing.
-    pub(crate) fn bare() -> Outcome<Self> {
-        Self::start(Command::new(env::current_exe()?).args([ROLE, "bare"]))
+    /// A poem endpoint that does nothing but one round trip to the database.
+    pub(crate) fn trip(side: &Side<'_>) -> Outcome<Self> {
+        let settings = side.database.settings();
+        let mut command = Command::new(env::current_exe()?);
+        command.args([ROLE, "trip", &side.backend().to_string()]);
+        match side.backend() {
+            Backend::Sqlite => command.arg(&settings.sqlite.path),
+            Backend::Postgres => command.arg("").env(URL, settings.postgres.url.expose()),
+            Backend::Mongodb => {
+                command.env(URL, settings.mongodb.url.expose());
+                command.arg(&settings.mongodb.database)
+            }
+        };
+        Self::start(command.arg(side.users.to_string()))
     }
 
     /// Doorward on SQLite, with a constant in place of every lookup.
@@ -142,15 +174,7 @@ pub(crate) async fn find_one(
     tasks: usize,
     seconds: u64,
 ) -> Outcome<Load> {
-    let mut options = ClientOptions::parse(settings.mongodb.url.expose()).await?;
-    options.max_pool_size = Some(64);
-    options.read_concern = Some(ReadConcern::majority());
-    let majority = WriteConcern::builder().w(Acknowledgment::Majority).build();
-    options.write_concern = Some(majority);
-    let client = mongodb::Client::with_options(options)?;
-    let people = client
-        .database(&settings.mongodb.database)
-        .collection::<RawDocumentBuf>("users");
+    let people = people(settings).await?;
     let time = Duration::from_secs(seconds);
     let watch = Stopwatch::start();
     let mut running = JoinSet::new();
@@ -162,8 +186,7 @@ pub(crate) async fn find_one(
             while watch.elapsed() < time {
                 let n = u32::try_from(random.below(users as usize))? + 1;
                 let asked = Stopwatch::start();
-                let key = doc! { "_id": id_bson(user_id(n).as_uuid()) };
-                people.find_one(key).await?.ok_or("a user is missing")?;
+                find(&people, n).await?;
                 micros.push(asked.elapsed());
             }
             Outcome::Ok(micros)
@@ -174,69 +197,8 @@ pub(crate) async fn find_one(
         all.append(&mut done??);
     }
     let took = watch.elapsed();
-    client.shutdown().await;
+    people.client().clone().shutdown().await;
     load(all, took)
-}
-
-/// One lookup after the other on one connection to PostgreSQL: what a round trip takes.
-pub(crate) async fn round_trips(database: &Database, users: u32, seconds: u64) -> Outcome<Load> {
-    let (client, connection) = database.postgres()?.connect(tokio_postgres::NoTls).await?;
-    let connection = tokio::spawn(connection);
-    let lookup = client
-        .prepare(&format!(
-            "{} WHERE sessions.id = $1::text::uuid",
-            crate::pgbench::JOIN
-        ))
-        .await?;
-    let mut random = SplitMix(1 << 32);
-    let mut micros = Vec::new();
-    let (watch, time) = (Stopwatch::start(), Duration::from_secs(seconds));
-    while watch.elapsed() < time {
-        let n = u32::try_from(random.below(users as usize))? + 1;
-        let asked = Stopwatch::start();
-        client
-            .query_one(&lookup, &[&session_id(n).to_string()])
-            .await?;
-        micros.push(asked.elapsed());
-    }
-    let took = watch.elapsed();
-    drop(lookup);
-    drop(client);
-    connection.await??;
-    load(micros, took)
-}
-
-/// One lookup after the other on one connection to SQLite.
-pub(crate) fn reads(database: &Database, users: u32, seconds: u64) -> Outcome<Load> {
-    let path = database.settings().sqlite.path.display().to_string();
-    let mut connection = SqliteConnection::establish(&path)?;
-    let mut random = SplitMix(1 << 32);
-    let mut micros = Vec::new();
-    let (watch, time) = (Stopwatch::start(), Duration::from_secs(seconds));
-    while watch.elapsed() < time {
-        let n = u32::try_from(random.below(users as usize))? + 1;
-        let asked = Stopwatch::start();
-        let id = session_id(n).as_uuid();
-        // diesel keeps the statement prepared.
-        let found: Vec<Found> = diesel::sql_query(
-            "SELECT users.email FROM sessions INNER JOIN users ON sessions.user_id = users.id \
-             WHERE sessions.id = ?",
-        )
-        .bind::<Binary, _>(id.as_bytes().to_vec())
-        .load(&mut connection)?;
-        if found.is_empty() {
-            return Err("a session is missing".into());
-        }
-        micros.push(asked.elapsed());
-    }
-    load(micros, watch.elapsed())
-}
-
-#[derive(QueryableByName)]
-struct Found {
-    #[diesel(sql_type = Text)]
-    #[expect(dead_code, reason = "read as the others are, and not looked at")]
-    email: String,
 }
 
 fn load(mut took: Vec<Duration>, time: Duration) -> Outcome<Load> {

@@ -21,6 +21,7 @@ mod served;
 mod service;
 mod storms;
 mod strain;
+mod trips;
 #[path = "../../tests/harness/urls.rs"]
 mod urls;
 mod wrk;

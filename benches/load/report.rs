@@ -167,7 +167,7 @@ impl Report {
     pub(crate) fn print(&self, options: &Options) -> Outcome<()> {
         if !self.requests.is_empty() {
             println!(
-                "\n{} users and sessions, {} s, medians of {} rounds. The limit: pgbench (PostgreSQL), find_one of the driver (MongoDB), the lookup replaced by a constant (SQLite); for one connection a bare endpoint and one round trip, and the ratio is that of the times",
+                "\n{} users and sessions, {} s, medians of {} rounds. The limit: pgbench (PostgreSQL), find_one of the driver (MongoDB), the lookup replaced by a constant (SQLite); for one connection a bare endpoint that makes one round trip, and the ratio is that of the times",
                 options.users, options.seconds, options.rounds
             );
             println!("{COLUMNS}");

@@ -64,6 +64,8 @@ impl<'a> Side<'a> {
 struct Running<'a> {
     side: &'a Side<'a>,
     served: Served,
+    /// For one connection.
+    trip: Baseline,
     pgbench: Option<PgBench>,
     constant: Option<Baseline>,
 }
@@ -73,7 +75,6 @@ pub(crate) async fn measure(
     sides: &[Side<'_>],
     report: &mut Report,
 ) -> Outcome<()> {
-    let bare = Baseline::bare()?;
     let mut running = Vec::new();
     for side in sides {
         let backend = side.backend();
@@ -86,6 +87,7 @@ pub(crate) async fn measure(
         running.push(Running {
             side,
             served: side.serve(&[]).await?,
+            trip: Baseline::trip(side)?,
             pgbench,
             constant,
         });
@@ -95,7 +97,7 @@ pub(crate) async fn measure(
         eprintln!("round {round} of {of}, load average {load}");
         for &connections in &options.connections {
             for one in &running {
-                one.round(options, connections, &bare, report).await?;
+                one.round(options, connections, report).await?;
             }
         }
     }
@@ -107,32 +109,23 @@ impl Running<'_> {
         &self,
         options: &Options,
         connections: usize,
-        bare: &Baseline,
         report: &mut Report,
     ) -> Outcome<()> {
         let (backend, seconds) = (self.side.backend(), options.seconds);
+        let ask = |address: &str, path: &str| {
+            let tokens = &self.side.tokens;
+            let load = wrk::run(address, path, tokens, connections, seconds);
+            load.map_err(|e| format!("{backend}: {e}"))
+        };
         let limit = if connections == 1 {
-            Some(self.alone(bare, seconds).await?)
+            Some(ask(&self.trip.address, ME)?)
         } else {
             self.limit(connections, seconds).await?
         };
         for path in [ME, CHECK] {
-            let load = wrk::run(
-                &self.served.address,
-                path,
-                &self.side.tokens,
-                connections,
-                seconds,
-            )
-            .map_err(|e| format!("{backend}: {e}"))?;
+            let load = ask(&self.served.address, path)?;
             let limit = match &self.constant {
-                Some(constant) if connections > 1 => Some(wrk::run(
-                    &constant.address,
-                    path,
-                    &self.side.tokens,
-                    connections,
-                    seconds,
-                )?),
+                Some(constant) if connections > 1 => Some(ask(&constant.address, path)?),
                 _ => limit,
             };
             report.add((backend, path, connections), Measured { load, limit });
@@ -149,23 +142,6 @@ impl Running<'_> {
                 Some(baselines::find_one(settings, self.side.users, connections, seconds).await?)
             }
             _ => None,
-        })
-    }
-
-    /// A bare endpoint and one round trip to the database, one after the other.
-    async fn alone(&self, bare: &Baseline, seconds: u64) -> Outcome<Load> {
-        let bare = wrk::run(&bare.address, ME, &self.side.tokens, 1, seconds)?;
-        let (database, users) = (self.side.database, self.side.users);
-        let trip = match self.side.backend() {
-            Backend::Sqlite => baselines::reads(database, users, seconds)?,
-            Backend::Postgres => baselines::round_trips(database, users, seconds).await?,
-            Backend::Mongodb => baselines::find_one(database.settings(), users, 1, seconds).await?,
-        };
-        let p50_micros = bare.p50_micros + trip.p50_micros;
-        Ok(Load {
-            per_second: 1e6 / p50_micros,
-            p50_micros,
-            p99_micros: None,
         })
     }
 }

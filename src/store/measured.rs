@@ -170,8 +170,8 @@ measured! {
             self.inner.pools()
         }
 
-        fn arrange_seen(&self, seen: &mut [Seen]) {
-            self.inner.arrange_seen(seen);
+        fn arrange_seen(&self, seen: &mut [Seen]) -> usize {
+            self.inner.arrange_seen(seen)
         }
 
         fn live_session_at_once(

@@ -797,8 +797,9 @@ pub trait Store: Send + Sync + 'static {
     async fn note_seen(&self, seen: &[Seen]) -> StoreResult<()>;
 
     /// Puts sessions into the order in which the database keeps them: those of one [`Self::note_seen`] then lie
-    /// together, and few pages are written for many sessions.
-    fn arrange_seen(&self, seen: &mut [Seen]);
+    /// together, and few pages are written for many sessions. Answers how many of them, one or more, are best given
+    /// to each, so that others hardly notice.
+    fn arrange_seen(&self, seen: &mut [Seen]) -> usize;
 
     /// Removes some of what was over before this time, at most `most` of it, and says how much that was:
     /// less than `most` when nothing more is left.

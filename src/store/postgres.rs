@@ -64,6 +64,8 @@ use crate::{
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 /// Any number that no other program uses on the same database.
 const MIGRATION_LOCK: i64 = 0x0064_6f6f_7277_6172;
+/// Sessions that are noted by one statement: few enough for the time that it has.
+const SEEN_AT_ONCE: usize = 256;
 /// Connections that do nothing but look sessions up.
 const HOT_CONNECTIONS: u32 = 4;
 /// Connections that are there in each pool before anybody asks for one after an outage.

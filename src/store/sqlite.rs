@@ -49,6 +49,9 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const BUSY: Duration = Duration::from_secs(5);
 /// Connections that read besides the writer.
 const READERS: u32 = 4;
+/// Sessions that are noted by one commit: few commits, since each makes every connection forget the pages that it has
+/// read, and none that lets other writers wait long.
+const SEEN_AT_ONCE: usize = 1024;
 
 /// How often one looks whether another process still migrates.
 const MIGRATION_POLL: Duration = Duration::from_millis(50);

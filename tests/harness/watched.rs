@@ -585,8 +585,8 @@ impl Store for WatchedStore {
         watch!(self.note_seen(seen))
     }
 
-    fn arrange_seen(&self, seen: &mut [Seen]) {
-        self.inner.arrange_seen(seen);
+    fn arrange_seen(&self, seen: &mut [Seen]) -> usize {
+        self.inner.arrange_seen(seen)
     }
 
     async fn sweep(

@@ -102,6 +102,8 @@ use crate::{
 /// How long the driver may work on something that nobody waits for any more, if an operation may not
 /// take longer anyway. An election takes ten seconds to begin.
 const LONGEST_WORK: Duration = Duration::from_secs(10);
+/// Sessions that are noted by one command: few, since the server carries one out without a pause.
+const SEEN_AT_ONCE: usize = 64;
 
 /// What a call waits for before the driver works on it.
 enum Wait {
@@ -706,8 +708,9 @@ impl Store for MongoStore {
         self.flush_seen(seen).await
     }
 
-    fn arrange_seen(&self, seen: &mut [Seen]) {
+    fn arrange_seen(&self, seen: &mut [Seen]) -> usize {
         seen.sort_unstable_by_key(|one| one.user_id);
+        SEEN_AT_ONCE
     }
 
     async fn sweep(

@@ -10,7 +10,7 @@ use diesel_async::pooled_connection::bb8::Pool;
 use uuid::Uuid;
 
 use super::{
-    Conn, Hot,
+    Conn, Hot, SEEN_AT_ONCE,
     addresses::{self, Told},
     audit, database_time, erasing,
     faults::to_the_end,
@@ -663,8 +663,9 @@ impl Store for SqlStore {
         to_the_end(async move { on!(store, writers, |conn| note_seen(conn, &seen)) }).await
     }
 
-    fn arrange_seen(&self, seen: &mut [Seen]) {
+    fn arrange_seen(&self, seen: &mut [Seen]) -> usize {
         seen.sort_unstable_by_key(|one| one.session_id);
+        SEEN_AT_ONCE
     }
 
     async fn sweep(
