@@ -7,29 +7,54 @@ use std::{sync::Weak, time::Duration};
 
 use super::Inner;
 use crate::{
-    clock::{Span, Timestamp},
+    clock::{Span, Stopwatch, Timestamp},
     store::StoreResult,
 };
 
-/// Asks every so often, for as long as the service exists, beginning now.
+/// How many times as long as it took to count the sessions they are left alone: the database reads all of them, while
+/// requests wait.
+const REST: u32 = 200;
+
+/// Asks every so often, for as long as the service exists, beginning now; sessions are counted less often where that
+/// takes long.
 pub(super) async fn go_on(auth: Weak<Inner>, every: Duration) {
+    let mut rest = Duration::ZERO;
     loop {
         let Some(auth) = auth.upgrade() else { return };
+        let mut observed = ask(&auth).await;
+        if rest.is_zero() {
+            let watch = Stopwatch::start();
+            observed = observed.and(count(&auth).await);
+            rest = watch.elapsed().saturating_mul(REST);
+        }
         // Whoever reads the metrics sees it, and the store has counted it.
-        if let Err(error) = observe(&auth).await {
+        if let Err(error) = observed {
             tracing::debug!(%error, "the database could not be observed");
         }
         drop(auth);
+        rest = rest.saturating_sub(every);
         tokio::time::sleep(every).await;
     }
 }
 
-/// Asks once.
+/// Asks for everything once.
 pub(super) async fn observe(auth: &Inner) -> StoreResult<()> {
+    ask(auth).await?;
+    count(auth).await
+}
+
+/// Asks for what the database knows at once, and so whether it is there.
+async fn ask(auth: &Inner) -> StoreResult<()> {
     let observed = read(auth).await;
     let is_up = if observed.is_ok() { 1.0 } else { 0.0 };
     auth.metrics.database.up.set(is_up);
     observed
+}
+
+async fn count(auth: &Inner) -> StoreResult<()> {
+    let live = auth.store.count_live_sessions(auth.clock.now()).await?;
+    auth.metrics.database.live_sessions.set(float(live));
+    Ok(())
 }
 
 async fn read(auth: &Inner) -> StoreResult<()> {
@@ -39,9 +64,6 @@ async fn read(auth: &Inner) -> StoreResult<()> {
     let now = auth.clock.now();
     let middle = Timestamp::from_millis(i64::midpoint(before.as_millis(), now.as_millis()));
     gauges.clock_offset.set(seconds(middle, database));
-    gauges
-        .live_sessions
-        .set(float(store.count_live_sessions(now).await?));
     let (waiting, oldest) = store.waiting_letters().await?;
     gauges.waiting_letters.set(float(waiting));
     let age = oldest.map_or(0.0, |oldest| seconds(oldest, now));

@@ -1,12 +1,16 @@
 //! Metrics, told over HTTP: each counter moves when it should, nothing that a client sends becomes a label, and the
 //! canary tells of a node that goes on accepting.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use doorward::{
+    Auth,
     auth::canary::CanaryPolicy,
     clock::Span,
     http::ApiOptions,
@@ -29,7 +33,8 @@ use crate::{
         app::{App, Client, PASSWORD, Setup},
         backend::Database,
         mailbox::{Mailbox, settled},
-        race,
+        race, until,
+        watched::WatchedStore,
     },
 };
 
@@ -40,6 +45,7 @@ for_each_store! {
     a_peer_that_goes_on_accepting_is_counted,
     an_unreachable_peer_is_no_acceptance,
     a_database_that_is_away_is_counted,
+    what_takes_long_to_count_is_counted_seldom,
 }
 
 /// A node that shows its metrics.
@@ -359,4 +365,35 @@ async fn a_database_that_is_away_is_counted(database: Database) {
         ("doorward_logins_total{outcome=\"database_unavailable\"}", 1),
         ("doorward_database_up", 1),
     ]);
+}
+
+/// To count sessions the database reads all of them, so one with many is not asked again at once.
+async fn what_takes_long_to_count_is_counted_seldom(database: Database) {
+    let observed = |store: &Arc<WatchedStore>| {
+        Auth::builder(Arc::clone(store) as _, (Setup::default().keys)())
+            .observe_every(Span::millis(1))
+            .build()
+            .expect("valid policies")
+    };
+    let store = Arc::new(WatchedStore::new(database.open().await));
+    let often = observed(&store);
+    until("they are counted again", async || {
+        store.calls_of("count_live_sessions") > 1
+    })
+    .await;
+    often.shut_down(Duration::ZERO).await.expect("flushed");
+    drop(often);
+
+    let store = Arc::new(WatchedStore::new(database.open().await));
+    let gate = store.hold_before("count_live_sessions");
+    let _seldom = observed(&store);
+    gate.reached().await;
+    // That is how long it takes to count them: ten seconds without.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.release();
+    until("the rest is asked again", async || {
+        store.calls_of("waiting_letters") > 3
+    })
+    .await;
+    assert_eq!(store.calls_of("count_live_sessions"), 1);
 }
