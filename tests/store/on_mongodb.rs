@@ -10,6 +10,7 @@ use std::{
 };
 
 use doorward::{
+    entropy::SystemEntropy,
     ids::{SessionId, UserId},
     model::{
         session::{CloseReason, SessionState},
@@ -183,6 +184,28 @@ async fn a_thousand_replaced_sessions_are_all_named() {
 
 /// They stand in line for the user's document, and take nobody else's turn meanwhile. Refused by the server and
 /// tried again, most would not get through at all.
+/// Who has many users has them counted by several commands, of which none takes long.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_users_sessions_are_all_counted() {
+    let database = Database::fresh(Backend::Mongodb).await;
+    let store = database.open().await;
+    let ann = add_user(&*store, "ann@example.org").await;
+    open_one(&*store, ann, NOW).await;
+    let count = async |now| store.count_live_sessions(now).await.expect("a count");
+    assert_eq!(count(at(1)).await, 1);
+
+    let like = document(&database, ann).await;
+    let others = (1..10_000).map(|_| {
+        let mut other = like.clone();
+        other.extend(key(UserId::fresh(NOW, &SystemEntropy)));
+        other
+    });
+    let made = users(&database).await.insert_many(others).await;
+    assert_eq!(made.expect("room for them").inserted_ids.len(), 9_999);
+    assert_eq!(count(at(1)).await, 10_000);
+    assert_eq!(count(at(100_000_000)).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_logins_of_one_user_keep_nobody_else_waiting() {
     const RACERS: usize = 200;

@@ -1,6 +1,6 @@
 //! What metrics ask of MongoDB: counts, and how the driver's connections are used.
 //!
-//! Decides what is counted and by which index. The driver tells of its connections by events (CMAP); who waits
+//! Decides what is counted, and how much at once. The driver tells of its connections by events (CMAP); who waits
 //! mostly waits for a turn before it, see [`MongoStore::at_work`].
 
 use std::{
@@ -31,6 +31,9 @@ use crate::{
     model::mail::LetterState,
     store::{StoreError, StoreResult},
 };
+
+/// Users who are read by one command when all are.
+const COUNTED_AT_ONCE: i64 = 4096;
 
 /// How the driver's connections are used, as its events tell.
 #[derive(Debug, Default)]
@@ -105,24 +108,39 @@ impl PoolWatch {
 }
 
 impl MongoStore {
-    /// Counts in users who have a session that has not expired, which the sweeper's index finds.
     pub(super) async fn count_live(&self, now: Timestamp) -> StoreResult<u64> {
-        let later = doc! { "$gt": time_bson(now) };
         let is_live = doc! { "$and": [
             is_open("$$s"),
             { "$gt": ["$$s.expires_at", time_bson(now)] },
         ] };
-        let here = doc! { "$cond": [
-            { "$isArray": "$sessions" }, { "$size": sessions_where(is_live) }, 0,
+        let is_counted = doc! { "$and": [
+            { "$isArray": "$sessions" },
+            { "$ne": ["$_id", user_key(UserId::CANARY)] },
         ] };
-        let counted = vec![
-            doc! { "$match": {
-                "sessions.expires_at": later, "_id": { "$ne": user_key(UserId::CANARY) },
-            } },
-            doc! { "$group": { "_id": null, "count": { "$sum": here } } },
-        ];
-        let found = self.aggregated(USERS, counted).await?;
-        found.as_ref().map_or(Ok(0), count)
+        let size = doc! { "$size": sessions_where(is_live) };
+        self.sum_over_users(doc! { "$cond": [is_counted, size, 0] })
+            .await
+    }
+
+    /// The sum of a number of each user: of some by one command, so that each is done in the time that it has, and
+    /// others have their turn in between. Who changes meanwhile is counted as before or as then.
+    pub(super) async fn sum_over_users(&self, number: Document) -> StoreResult<u64> {
+        let (mut sum, mut rest) = (0, doc! {});
+        loop {
+            let counted = vec![
+                doc! { "$match": rest },
+                doc! { "$sort": { "_id": 1 } },
+                doc! { "$limit": COUNTED_AT_ONCE },
+                doc! { "$group": {
+                    "_id": null, "count": { "$sum": number.clone() }, "last": { "$max": "$_id" },
+                } },
+            ];
+            let Some(mut found) = self.aggregated(USERS, counted).await? else {
+                return Ok(sum);
+            };
+            sum += count(&found)?;
+            rest = doc! { "_id": { "$gt": found.remove("last") } };
+        }
     }
 
     pub(super) async fn count_waiting_letters(&self) -> StoreResult<(u64, Option<Timestamp>)> {

@@ -18,7 +18,6 @@ use self::cells::{KEPT, cursor_of, document, login_names, read_record, sessions}
 use super::{
     MongoStore,
     audit::{AUDIT_EVENTS, AUDIT_KEYS},
-    counting::count,
     documents::{LOGIN_NAMES, ONE_TIME_SECRETS, ROLES, USERS},
     limits::{DEVICES, RATE_LIMITS},
     opening::CLOSED_KEPT,
@@ -221,9 +220,7 @@ impl MongoStore {
 
     async fn stored_sessions(&self) -> StoreResult<u64> {
         let size = doc! { "$size": { "$ifNull": ["$sessions", []] } };
-        let counting = vec![doc! { "$group": { "_id": null, "count": { "$sum": size } } }];
-        let counted = self.aggregated(USERS, counting).await?;
-        counted.as_ref().map_or(Ok(0), count)
+        self.sum_over_users(size).await
     }
 }
 
