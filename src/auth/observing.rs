@@ -7,32 +7,33 @@ use std::{sync::Weak, time::Duration};
 
 use super::Inner;
 use crate::{
-    clock::{Span, Stopwatch, Timestamp},
+    clock::{Span, Timestamp},
     store::StoreResult,
 };
 
 /// How many times as long as it took to count the sessions they are left alone: the database reads all of them, while
 /// requests wait.
-const REST: u32 = 200;
+const REST: i64 = 200;
 
 /// Asks every so often, for as long as the service exists, beginning now; sessions are counted less often where that
 /// takes long.
 pub(super) async fn go_on(auth: Weak<Inner>, every: Duration) {
-    let mut rest = Duration::ZERO;
+    let mut due = Timestamp::EPOCH;
     loop {
         let Some(auth) = auth.upgrade() else { return };
         let mut observed = ask(&auth).await;
-        if rest.is_zero() {
-            let watch = Stopwatch::start();
+        let before = auth.clock.now();
+        if before >= due {
             observed = observed.and(count(&auth).await);
-            rest = watch.elapsed().saturating_mul(REST);
+            let after = auth.clock.now();
+            let took = after.as_millis().saturating_sub(before.as_millis());
+            due = after.plus(Span::millis(took.saturating_mul(REST)));
         }
         // Whoever reads the metrics sees it, and the store has counted it.
         if let Err(error) = observed {
             tracing::debug!(%error, "the database could not be observed");
         }
         drop(auth);
-        rest = rest.saturating_sub(every);
         tokio::time::sleep(every).await;
     }
 }

@@ -1,18 +1,15 @@
 //! Metrics, told over HTTP: each counter moves when it should, nothing that a client sends becomes a label, and the
 //! canary tells of a node that goes on accepting.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use doorward::{
     Auth,
     auth::canary::CanaryPolicy,
-    clock::Span,
+    clock::{ManualClock, Span, Timestamp},
     http::ApiOptions,
     ids::UserId,
     model::{audit::AuditFilter, quota::Limit},
@@ -369,31 +366,35 @@ async fn a_database_that_is_away_is_counted(database: Database) {
 
 /// To count sessions the database reads all of them, so one with many is not asked again at once.
 async fn what_takes_long_to_count_is_counted_seldom(database: Database) {
-    let observed = |store: &Arc<WatchedStore>| {
-        Auth::builder(Arc::clone(store) as _, (Setup::default().keys)())
-            .observe_every(Span::millis(1))
-            .build()
-            .expect("valid policies")
+    let store = Arc::new(WatchedStore::new(database.open().await));
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+    let _node = Auth::builder(Arc::clone(&store) as _, (Setup::default().keys)())
+        .clock(Arc::clone(&clock) as _)
+        .observe_every(Span::millis(1))
+        .build()
+        .expect("valid policies");
+    let counted = || store.calls_of("count_live_sessions");
+    let asked_again = async |method| {
+        let before = store.calls_of(method);
+        until(method, async || store.calls_of(method) > before + 2).await;
     };
-    let store = Arc::new(WatchedStore::new(database.open().await));
-    let often = observed(&store);
-    until("they are counted again", async || {
-        store.calls_of("count_live_sessions") > 1
-    })
-    .await;
-    often.shut_down(Duration::ZERO).await.expect("flushed");
-    drop(often);
+    // No time goes by while they are counted.
+    asked_again("count_live_sessions").await;
 
-    let store = Arc::new(WatchedStore::new(database.open().await));
     let gate = store.hold_before("count_live_sessions");
-    let _seldom = observed(&store);
     gate.reached().await;
-    // That is how long it takes to count them: ten seconds without.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let often = counted();
+    clock.advance(Span::millis(50));
     gate.release();
-    until("the rest is asked again", async || {
-        store.calls_of("waiting_letters") > 3
-    })
-    .await;
-    assert_eq!(store.calls_of("count_live_sessions"), 1);
+    asked_again("waiting_letters").await;
+    clock.advance(Span::millis(9_999));
+    asked_again("waiting_letters").await;
+    assert_eq!(
+        counted(),
+        often,
+        "two hundred times as long has not gone by"
+    );
+
+    clock.advance(Span::millis(1));
+    asked_again("count_live_sessions").await;
 }
