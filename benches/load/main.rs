@@ -8,6 +8,7 @@
 
 mod baselines;
 mod client;
+mod cores;
 mod database;
 mod logins;
 mod moving;

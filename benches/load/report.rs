@@ -6,7 +6,9 @@ use doorward::store::settings::Backend;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{Options, Outcome, logins::Comparison, openloop::Steady, storms::Storm, wrk::Load};
+use crate::{
+    Options, Outcome, cores::Weight, logins::Comparison, openloop::Steady, storms::Storm, wrk::Load,
+};
 
 /// Whose load it was: backend, path, connections.
 pub(crate) type Cell = (Backend, &'static str, usize);
@@ -30,6 +32,7 @@ struct Row {
 #[derive(Debug, Serialize)]
 pub(crate) struct Stormy {
     pub(crate) backend: Backend,
+    pub(crate) weight: Weight,
     pub(crate) calm: Steady,
     pub(crate) meanwhile: Steady,
     pub(crate) logins: usize,
@@ -210,13 +213,14 @@ impl Report {
         if !self.stormy.is_empty() {
             println!("\n/v1/auth/me at a fixed rate, while 200 clients log in");
             println!(
-                "| backend | rate/s | calm p99 ms | stormy p50 ms | stormy p99 ms | logins | refused | refused p99 ms | resident MiB | peak MiB |"
+                "| backend | weight | rate/s | calm p99 ms | stormy p50 ms | stormy p99 ms | logins | refused | refused p99 ms | resident MiB | peak MiB |"
             );
-            println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+            println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
             for s in &self.stormy {
                 println!(
-                    "| {} | {} | {:.2} | {:.2} | {:.2} | {} | {} | {:.2} | {} | {} |",
+                    "| {} | {} | {} | {:.2} | {:.2} | {:.2} | {} | {} | {:.2} | {} | {} |",
                     s.backend,
+                    s.weight.name(),
                     s.meanwhile.rate,
                     s.calm.p99_micros / 1e3,
                     s.meanwhile.p50_micros / 1e3,

@@ -15,6 +15,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     Options, Outcome,
     client::{self, Connection, post},
+    cores::Weight,
     count, openloop,
     report::{LoginRate, Memory, Report, Stormy},
     requests::{ME, Side},
@@ -95,25 +96,16 @@ pub(crate) async fn logins(
     for side in sides {
         eprintln!("{}: {CLIENTS} clients that log in", side.backend());
         make_accounts(side).await?;
-        let served = side.serve(&UNLIMITED).await?;
         let time = Duration::from_secs(options.seconds * 4);
-        let calm = steady(side, &served, time).await?;
-        let (stop, told) = watch::channel(false);
-        let storm = tokio::spawn(storm(served.address.clone(), CLIENTS, told));
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let meanwhile = steady(side, &served, time).await?;
-        stop.send_replace(true);
-        let mut found = storm.await??;
-        report.stormy.push(Stormy {
-            backend: side.backend(),
-            calm,
-            meanwhile,
-            logins: found.logins,
-            refused: found.refusals.len(),
-            refused_p99_micros: percentile(&mut found.refusals, 99),
-            resident_kib: served.resident()?,
-            peak_kib: served.peak()?,
-        });
+        Weight::AsOthers.ask_for();
+        let stormy = storm_beside(side, Weight::AsOthers, time).await?;
+        report.stormy.push(stormy);
+        if Weight::AThirtieth.ask_for() {
+            let stormy = storm_beside(side, Weight::AThirtieth, time).await;
+            Weight::AsOthers.ask_for();
+            report.stormy.push(stormy?);
+        }
+        let served = side.serve(&UNLIMITED).await?;
         let (stop, told) = watch::channel(false);
         let (alone, clock) = (storm_of(&served, told), Stopwatch::start());
         tokio::time::sleep(time).await;
@@ -132,6 +124,29 @@ pub(crate) async fn logins(
         });
     }
     Ok(())
+}
+
+/// Requests at a fixed rate, without a storm and beside one.
+async fn storm_beside(side: &Side<'_>, weight: Weight, time: Duration) -> Outcome<Stormy> {
+    let served = side.serve(&UNLIMITED).await?;
+    let calm = steady(side, &served, time).await?;
+    let (stop, told) = watch::channel(false);
+    let storm = tokio::spawn(storm(served.address.clone(), CLIENTS, told));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let meanwhile = steady(side, &served, time).await?;
+    stop.send_replace(true);
+    let mut found = storm.await??;
+    Ok(Stormy {
+        backend: side.backend(),
+        weight,
+        calm,
+        meanwhile,
+        logins: found.logins,
+        refused: found.refusals.len(),
+        refused_p99_micros: percentile(&mut found.refusals, 99),
+        resident_kib: served.resident()?,
+        peak_kib: served.peak()?,
+    })
 }
 
 fn storm_of(
