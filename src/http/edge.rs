@@ -253,6 +253,7 @@ impl<E: Endpoint> Endpoint for Edge<E> {
         let shortcut = is_short.then(|| Shortcut::of(&mut request));
         let answered = if let Some(shortcut) = shortcut.flatten() {
             let answered = self.answer_soon(shortcut, &request, &context).await;
+            // The path is for what a wrong method is told, and no shortcut has one.
             answered.map_err(|error| (self.methods.problem_of(&error, ""), error))
         } else {
             let span = if is_quiet && !is_followed {

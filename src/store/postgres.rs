@@ -28,13 +28,15 @@ use diesel_async::{
     AnsiTransactionManager, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl,
     SimpleAsyncConnection, TransactionManager,
     pooled_connection::{
-        AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
-        bb8::{Pool, PooledConnection},
+        AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod, bb8::Pool,
     },
 };
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use futures_util::{FutureExt, future::join_all};
-use tokio::time::timeout;
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
 use tokio_postgres::{
     config::{SslMode, TargetSessionAttrs},
     error::SqlState,
@@ -72,6 +74,9 @@ const HOT_CONNECTIONS: u32 = 4;
 const FRESH_CONNECTIONS: u32 = 4;
 /// How long those who ask are refused for them at the most.
 const LONGEST_RENEWAL: Duration = Duration::from_secs(2);
+/// How often in a row a server must not be found before a migration on it is given up.
+const LOOKOUTS: u32 = 5;
+const NO_ANSWER: &str = "the database did not answer in time";
 
 /// For connections that only look rows up by their keys: one plan, by the keys' indexes, for ever. Left to itself the
 /// server plans anew for every short list, and for a table that was small at the time keeps reading all of it.
@@ -153,7 +158,7 @@ impl PostgresStore {
         ]
         .into();
         let outlook = Outlook {
-            connector,
+            connector: Arc::clone(&connector),
             pools: Arc::clone(&pools),
         };
         let circuit = Circuit::new(Some(Box::new(outlook)));
@@ -164,7 +169,12 @@ impl PostgresStore {
             readers: main,
             counting: counting.clone(),
             reading_counters: counting,
-            hot: Hot::new(Line::new(hot, &circuit), circuit.clone(), deadline),
+            hot: Hot::new(
+                Line::new(hot, &circuit),
+                circuit.clone(),
+                connector,
+                deadline,
+            ),
             circuit,
             closed,
         })
@@ -212,7 +222,7 @@ async fn renew(pool: Pool<Conn>, most: u32) {
 /// Makes the pool throw a connection away: what was asked on it may be answered later, or never.
 fn give_up(conn: &mut Conn) -> StoreError {
     AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
-    StoreError::Unavailable("the database did not answer in time".into())
+    StoreError::Unavailable(NO_ANSWER.into())
 }
 
 #[derive(Clone)]
@@ -267,11 +277,15 @@ impl Connector {
     }
 
     async fn connect(&self) -> ConnectionResult<Conn> {
-        let connected = timeout(self.longest(), self.set_up()).await;
-        connected.unwrap_or_else(|_| {
-            let what = "the database did not answer in time";
-            Err(ConnectionError::BadConnection(what.to_owned()))
-        })
+        self.in_time(self.set_up()).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        connecting: impl Future<Output = ConnectionResult<T>>,
+    ) -> ConnectionResult<T> {
+        let connected = timeout(self.longest(), connecting).await;
+        connected.unwrap_or_else(|_| Err(ConnectionError::BadConnection(NO_ANSWER.to_owned())))
     }
 
     /// Whether the server lets somebody in. One that has no place left is there all the same.
@@ -291,11 +305,13 @@ impl Connector {
     }
 
     async fn set_up(&self) -> ConnectionResult<Conn> {
-        let refused = |e: tokio_postgres::Error| ConnectionError::BadConnection(describe(&e));
-        let mut conn = self.authenticated().await.map_err(refused)??;
-        conn.batch_execute(&self.set_up_statement())
-            .await
-            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        let conn = self.authenticated().await.map_err(refused)??;
+        self.told(conn).await
+    }
+
+    async fn told(&self, mut conn: Conn) -> ConnectionResult<Conn> {
+        let told = conn.batch_execute(&self.set_up_statement()).await;
+        told.map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(conn)
     }
 
@@ -317,18 +333,48 @@ impl Connector {
         &self,
         server: TargetSessionAttrs,
     ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        Ok(self.alone_with_end(server).await?.0)
+    }
+
+    /// As [`Self::alone`], with what ends it: whoever waits for an answer is told that there will be none.
+    async fn alone_with_end(
+        &self,
+        server: TargetSessionAttrs,
+    ) -> Result<(tokio_postgres::Client, AbortHandle), tokio_postgres::Error> {
         let mut config = self.config.clone();
         config.target_session_attrs(server);
         if tls::is_plain(&config) {
             let (client, io) = config.connect(tokio_postgres::NoTls).await?;
             // How it ends is told to whoever asks on it.
-            tokio::spawn(io);
-            return Ok(client);
+            return Ok((client, tokio::spawn(io).abort_handle()));
         }
         config.ssl_mode(SslMode::Require);
         let (client, io) = config.connect(self.tls.clone()).await?;
-        tokio::spawn(io);
-        Ok(client)
+        Ok((client, tokio::spawn(io).abort_handle()))
+    }
+
+    /// As [`Self::connect`], with what ends the connection.
+    async fn connect_with_end(&self) -> ConnectionResult<(Conn, AbortHandle)> {
+        let connecting = async {
+            let server = TargetSessionAttrs::ReadWrite;
+            let (client, end) = self.alone_with_end(server).await.map_err(refused)?;
+            let conn = self.told(Conn::try_from(client).await?).await?;
+            Ok((conn, end))
+        };
+        self.in_time(connecting).await
+    }
+
+    /// Returns when the server has let nobody in for a while: the end of what may take longer than any deadline.
+    async fn server_is_gone(&self) {
+        let mut missed = 0;
+        while missed < LOOKOUTS {
+            sleep(self.acquire_timeout).await;
+            missed = if self.finds_server().await {
+                0
+            } else {
+                missed + 1
+            };
+        }
     }
 
     /// The outer error is the server's, or that there is none.
@@ -342,6 +388,10 @@ impl Connector {
         let (client, io) = config.connect(self.tls.clone()).await?;
         Ok(Conn::try_from_client_and_connection(client, io).await)
     }
+}
+
+fn refused(error: tokio_postgres::Error) -> ConnectionError {
+    ConnectionError::BadConnection(describe(&error))
 }
 
 /// The driver's words with their cause, which alone says what happened.
@@ -485,16 +535,17 @@ async fn due_letters(tx: &mut Conn, most: u32, now: Timestamp) -> QueryResult<Ve
 #[async_trait]
 impl Migrations for PostgresStore {
     async fn pending(&self) -> StoreResult<Vec<String>> {
-        let mut conn = self.owned().await?;
+        let mut conn = self.writers.pool.get().await.map_err(from_pool)?;
         // Diesel's own question makes its table even where it is, which takes a right to change the
         // schema that a server needs for nothing else (ASVS 13.2.2).
         let asked = diesel::sql_query("SELECT version FROM __diesel_schema_migrations");
         let Ok(answer) = timeout(self.hot.deadline, asked.load::<Applied>(&mut conn)).await else {
             return Err(give_up(&mut conn));
         };
+        drop(conn);
         match answer {
             Ok(applied) => migrate::missing(&applied.into_iter().map(|row| row.version).collect()),
-            Err(_) => migrate::pending(&mut AsyncMigrationHarness::new(conn)),
+            Err(_) => self.alone(migrate::pending).await,
         }
     }
 
@@ -514,28 +565,36 @@ struct Applied {
     version: String,
 }
 
-type Harness = AsyncMigrationHarness<PooledConnection<'static, Conn>>;
+type Harness = AsyncMigrationHarness<Conn>;
 
 impl PostgresStore {
-    async fn owned(&self) -> StoreResult<PooledConnection<'static, Conn>> {
-        let got = self.writers.pool.get_owned().await;
-        got.map_err(from_pool)
-    }
-
     /// Runs migrations while no other process does.
     async fn alone<T>(&self, work: impl FnOnce(&mut Harness) -> StoreResult<T>) -> StoreResult<T> {
-        let mut conn = self.owned().await?;
-        // Waiting for another process and building an index may take longer than a statement of ours. That the
-        // server is gone is noticed by the kernel.
+        let connector = Arc::clone(&self.hot.connector);
+        // The lock ends with the connection.
+        let connected = connector.connect_with_end().await;
+        let (mut conn, end) = connected.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        // Waiting for another process and building an index may take longer than a statement of ours, but not without
+        // a server.
+        let given_up = Arc::new(AtomicBool::new(false));
+        let mut watch = JoinSet::new();
+        watch.spawn({
+            let given_up = Arc::clone(&given_up);
+            async move {
+                connector.server_is_gone().await;
+                AtomicBool::store(&given_up, true, Ordering::Relaxed);
+                end.abort();
+            }
+        });
         let wait = migrate::LONGEST_WAIT.as_millis();
         let lock = format!(
             "SET statement_timeout = 0; SET lock_timeout = {wait}; SELECT pg_advisory_lock({MIGRATION_LOCK})"
         );
         let locked = conn.batch_execute(&lock).await.map_err(from_diesel);
-        let mut harness = AsyncMigrationHarness::new(conn);
-        let done = locked.and_then(|()| work(&mut harness));
-        // The lock ends with the connection, which nobody else should use without timeouts.
-        give_up(&mut harness.into_inner());
+        let done = locked.and_then(|()| work(&mut AsyncMigrationHarness::new(conn)));
+        if AtomicBool::load(&given_up, Ordering::Relaxed) {
+            return done.map_err(|_| StoreError::Unavailable(NO_ANSWER.into()));
+        }
         done
     }
 }

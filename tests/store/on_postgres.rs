@@ -21,6 +21,7 @@ use crate::harness::{
     PATIENCE,
     app::{Client, PASSWORD, Setup, serve},
     backend::{Backend, Database},
+    servers::PrivateServer,
     until,
 };
 
@@ -250,4 +251,42 @@ async fn nobody_misses_the_connections_of_a_store_that_was_let_go() {
     let away = store.time().await;
     assert!(matches!(away, Err(StoreError::Unavailable(_))), "{away:?}");
     assert_eq!(lines.taken(), "");
+}
+
+/// Building an index may take longer than any deadline, but not without a server: its kernel still takes what is sent,
+/// so that no connection breaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_is_given_up_when_the_server_stops_answering() {
+    let server = PrivateServer::start(Backend::Postgres).await;
+    let mut settings = server.settings();
+    settings.postgres.acquire_timeout = Span::millis(500);
+    let opened = open(&settings).await.expect("opened");
+    let url = settings.postgres.url.expose();
+    let (holder, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .expect("connected");
+    tokio::spawn(connection);
+    let by_hand = "BEGIN; LOCK TABLE __diesel_schema_migrations";
+    holder.batch_execute(by_hand).await.expect("held");
+    let applying = tokio::spawn({
+        let migrations = std::sync::Arc::clone(&opened.migrations);
+        async move { migrations.apply().await }
+    });
+    until("it waits for the table", async || {
+        let waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation IS NOT NULL";
+        !holder.query(waiting, &[]).await.expect("rows").is_empty()
+    })
+    .await;
+
+    server.freeze().await;
+    let given_up = timeout(PATIENCE, applying).await.expect("no waiting");
+    let given_up = given_up.expect("no panic");
+    assert!(
+        matches!(given_up, Err(StoreError::Unavailable(_))),
+        "{given_up:?}"
+    );
+    server.thaw();
+    holder.batch_execute("COMMIT").await.expect("let go");
+    let nothing_left = opened.migrations.apply().await.expect("an answer");
+    assert_eq!(nothing_left, Vec::<String>::new());
 }

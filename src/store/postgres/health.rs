@@ -9,7 +9,7 @@ use tokio_postgres::{
     Client, Error, SimpleQueryMessage, SimpleQueryRow, config::TargetSessionAttrs,
 };
 
-use super::{Connector, HOT_CONNECTIONS};
+use super::{Connector, HOT_CONNECTIONS, NO_ANSWER};
 use crate::{
     finding::{Check, Finding},
     store::{StoreError, StoreResult, settings::PostgresSettings},
@@ -43,7 +43,7 @@ const QUESTION: &str = "SELECT current_setting('server_version_num')::int / 1000
 pub(in crate::store) async fn examine(settings: &PostgresSettings) -> StoreResult<Vec<Finding>> {
     let connector = Connector::new(settings)?;
     let limit = connector.longest() + settings.statement_timeout.to_duration();
-    let away = |_| StoreError::Unavailable("the database did not answer in time".into());
+    let away = |_| StoreError::Unavailable(NO_ANSWER.into());
     let asked = timeout(limit, ask(&connector, settings)).await;
     let refused = |error: Error| StoreError::Unavailable(super::describe(&error));
     asked.map_err(away)?.map_err(refused)

@@ -1,6 +1,10 @@
 //! The read behind every authenticated request: one prepared statement for all that wait.
 
-use std::{collections::HashMap, sync::LazyLock, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use diesel::{
     dsl::{AsSelect, SqlTypeOf},
@@ -13,6 +17,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
+    Connector,
     faults::from_diesel,
     give_up,
     line::Line,
@@ -75,15 +80,23 @@ impl QueryFragment<Pg> for Joined {
 pub(super) struct Hot {
     line: Line,
     circuit: Circuit,
+    /// For connections that no pool has.
+    pub(super) connector: Arc<Connector>,
     /// How long any call on this database may take, lookups included.
     pub(super) deadline: Duration,
 }
 
 impl Hot {
-    pub(super) const fn new(line: Line, circuit: Circuit, deadline: Duration) -> Self {
+    pub(super) const fn new(
+        line: Line,
+        circuit: Circuit,
+        connector: Arc<Connector>,
+        deadline: Duration,
+    ) -> Self {
         Self {
             line,
             circuit,
+            connector,
             deadline,
         }
     }
