@@ -12,6 +12,10 @@ use rustls::{
 };
 
 /// Who we are to a server that asks: certificates, our own first, and the key that belongs to it.
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "mongodb", feature = "mail")),
+    expect(dead_code, reason = "without them nobody is shown a certificate")
+)]
 pub(crate) struct Identity {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,

@@ -53,7 +53,12 @@ pub mod accounts;
 pub mod admin;
 pub mod audit;
 pub mod auth;
-#[cfg(any(feature = "postgres", feature = "mongodb", feature = "mail"))]
+#[cfg(any(
+    feature = "postgres",
+    feature = "mongodb",
+    feature = "mail",
+    feature = "breach"
+))]
 mod certificates;
 #[cfg(feature = "server")]
 pub mod cli;

@@ -3,19 +3,40 @@
 //! Decides how any of them is spoken to: over TLS with a verified certificate, without following redirects
 //! (ASVS 15.3.2), without a proxy where the service is on this machine. What is asked is the asker's business.
 
-use std::sync::Arc;
-
 use reqwest::{Client, ClientBuilder, redirect::Policy};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use url::Url;
 
-use crate::setting::{BadSetting, is_loopback};
+use crate::{
+    certificates::{self, authorities},
+    setting::{BadSetting, is_loopback},
+};
+
+/// The authorities that a service's certificate may come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Trusted<'a> {
+    Public,
+    /// Those in a file, in PEM, or the public ones where its name is empty.
+    File {
+        /// The setting that names it.
+        key: &'static str,
+        path: &'a str,
+    },
+}
 
 /// A client for the service at `root`, which the setting `key` names. Deadlines are for the caller to set.
-pub(crate) fn client(key: &str, root: &Url) -> Result<ClientBuilder, BadSetting> {
+pub(crate) fn client(
+    key: &str,
+    root: &Url,
+    trusted: Trusted<'_>,
+) -> Result<ClientBuilder, BadSetting> {
+    let trusted = match trusted {
+        Trusted::Public | Trusted::File { path: "", .. } => None,
+        Trusted::File { key, path } => Some(authorities(path).map_err(|why| bad_ca(key, why))?),
+    };
+    let no_tls = |_| BadSetting::new(key, "has no TLS", "build it with TLS 1.2 or 1.3");
     let builder = Client::builder()
         .redirect(Policy::none())
-        .tls_backend_preconfigured(tls(key)?);
+        .tls_backend_preconfigured(certificates::client(trusted, None).map_err(no_tls)?);
     Ok(if is_loopback(root) {
         builder.no_proxy()
     } else {
@@ -23,12 +44,11 @@ pub(crate) fn client(key: &str, root: &Url) -> Result<ClientBuilder, BadSetting>
     })
 }
 
-/// The public authorities, as for the database: no default of the process is needed.
-fn tls(key: &str) -> Result<ClientConfig, BadSetting> {
-    let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| BadSetting::new(key, "has no TLS", "build it with TLS 1.2 or 1.3"))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+/// What is said of a file of authorities that cannot be used.
+pub(crate) fn bad_ca(key: &str, problem: String) -> BadSetting {
+    BadSetting::new(
+        key,
+        problem,
+        "name a PEM file of the authorities that the server's certificate comes from",
+    )
 }

@@ -59,6 +59,9 @@ pub struct CanaryPolicy {
     pub every: Span,
     /// Addresses of the other nodes, each of one node and not of what spreads requests among them. Default none.
     pub peers: Vec<String>,
+    /// A file with the authorities that the peers' certificates may come from, in PEM; empty (default) for the public
+    /// ones.
+    pub ca_file: String,
 }
 
 impl Default for CanaryPolicy {
@@ -66,6 +69,7 @@ impl Default for CanaryPolicy {
         Self {
             every: Span::minutes(1),
             peers: Vec::new(),
+            ca_file: String::new(),
         }
     }
 }
@@ -105,7 +109,8 @@ pub(super) struct Canary {
 impl Canary {
     pub(super) fn new(policy: &CanaryPolicy) -> Result<Self, BadSetting> {
         policy.check()?;
-        let peers = policy.peers.iter().map(|root| Peer::new(root));
+        let peers = policy.peers.iter();
+        let peers = peers.map(|root| Peer::new(root, &policy.ca_file));
         Ok(Self {
             peers: peers.collect::<Result<_, _>>()?,
         })

@@ -162,7 +162,7 @@ async fn obey(cli: Cli) -> Result<(), Failure> {
         settings.log.level = LogLevel::Warn;
     }
     if matches!(cli.command, Command::Serve) {
-        return serve(settings).await;
+        return Box::pin(serve(settings)).await;
     }
     telemetry::start(&settings.log, settings.environment, Vec::new());
     match cli.command {

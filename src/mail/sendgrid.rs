@@ -17,7 +17,10 @@ use super::{
     message::{AUTOMATIC, one_line},
     settings::SendGridSettings,
 };
-use crate::{outbound, setting::BadSetting};
+use crate::{
+    outbound::{self, Trusted},
+    setting::BadSetting,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The caller's deadline is usually shorter.
@@ -44,7 +47,7 @@ impl SendGridMailer {
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", settings.api_key.expose()))
             .map_err(|_| bad("mail.sendgrid.api_key"))?;
         bearer.set_sensitive(true);
-        let builder = outbound::client("mail.sendgrid", &root)?
+        let builder = outbound::client("mail.sendgrid", &root, Trusted::Public)?
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TOTAL_TIMEOUT);

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     certificates::{self, authorities},
+    outbound,
     setting::BadSetting,
 };
 
@@ -301,9 +302,5 @@ fn identity(certificate: &str, key: &str) -> Result<Identity, BadSetting> {
 }
 
 fn bad_ca(problem: String) -> BadSetting {
-    BadSetting::new(
-        "mail.smtp.ca_file",
-        problem,
-        "name a PEM file of the authorities that the server's certificate comes from",
-    )
+    outbound::bad_ca("mail.smtp.ca_file", problem)
 }

@@ -255,7 +255,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let url: Url = format!("http://{address}/").parse().expect("a URL");
-        let client = crate::outbound::client("test", &url).expect("TLS");
+        let client =
+            crate::outbound::client("test", &url, crate::outbound::Trusted::Public).expect("TLS");
         let way = Way {
             what: "spans",
             client: client.build().expect("a client"),

@@ -35,7 +35,11 @@ use super::{
     forwarding::{Outlet, Queue, Way},
     settings::OtlpSettings,
 };
-use crate::{outbound, setting::BadSetting, spans};
+use crate::{
+    outbound::{self, Trusted},
+    setting::BadSetting,
+    spans,
+};
 
 const ENDPOINT: &str = "tracing.otlp.endpoint";
 /// As metrics call them.
@@ -120,7 +124,11 @@ pub(super) fn open(
     let mut headers = settings.header_map()?;
     let protobuf = HeaderValue::from_static("application/x-protobuf");
     headers.insert(CONTENT_TYPE, protobuf);
-    let client = outbound::client(ENDPOINT, &url)?.build();
+    let trusted = Trusted::File {
+        key: "tracing.otlp.ca_file",
+        path: &settings.ca_file,
+    };
+    let client = outbound::client(ENDPOINT, &url, trusted)?.build();
     let way = Way {
         what: WHAT,
         client: client.map_err(|_| bad())?,

@@ -30,7 +30,11 @@ use super::{
     forwarding::{Outlet, Queue, Way},
     settings::{SentrySettings, bad_dsn},
 };
-use crate::{outbound, setting::BadSetting, spans};
+use crate::{
+    outbound::{self, Trusted},
+    setting::BadSetting,
+    spans,
+};
 
 const DSN: &str = "sentry.dsn";
 /// As metrics call them.
@@ -64,7 +68,11 @@ pub(super) fn open(
         (HeaderName::from_static("x-sentry-auth"), auth),
         (CONTENT_TYPE, envelope),
     ]);
-    let client = outbound::client(DSN, &url)?.build();
+    let trusted = Trusted::File {
+        key: "sentry.ca_file",
+        path: &settings.ca_file,
+    };
+    let client = outbound::client(DSN, &url, trusted)?.build();
     let way = Way {
         what: WHAT,
         client: client.map_err(|_| bad_dsn())?,

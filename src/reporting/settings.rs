@@ -41,6 +41,8 @@ pub struct OtlpSettings {
     pub headers: SecretString,
     /// A file that holds [`Self::headers`] in its place.
     pub headers_file: String,
+    /// A file with the authorities that its certificate may come from, in PEM; empty (default) for the public ones.
+    pub ca_file: String,
     /// How many of the traces that begin here are kept, from 0 to 1. Default 1.
     pub sample: f64,
     /// What this service is called there. Default `doorward`.
@@ -53,6 +55,7 @@ impl Default for OtlpSettings {
             endpoint: String::new(),
             headers: SecretString::default(),
             headers_file: String::new(),
+            ca_file: String::new(),
             sample: 1.0,
             service_name: "doorward".to_owned(),
         }
@@ -125,6 +128,8 @@ pub struct SentrySettings {
     pub dsn: SecretString,
     /// A file that holds [`Self::dsn`] in its place.
     pub dsn_file: String,
+    /// A file with the authorities that its certificate may come from, in PEM; empty (default) for the public ones.
+    pub ca_file: String,
     /// What this environment is called there; empty (default) for the name of the server's own.
     pub environment: String,
     /// How many errors are sent, from 0 to 1. Default 1.
@@ -136,6 +141,7 @@ impl Default for SentrySettings {
         Self {
             dsn: SecretString::default(),
             dsn_file: String::new(),
+            ca_file: String::new(),
             environment: String::new(),
             sample: 1.0,
         }

@@ -305,7 +305,7 @@ impl Connector {
     }
 
     async fn set_up(&self) -> ConnectionResult<Conn> {
-        let conn = self.authenticated().await.map_err(refused)??;
+        let conn = self.authenticated().await.map_err(|e| refused(&e))??;
         self.told(conn).await
     }
 
@@ -357,7 +357,8 @@ impl Connector {
     async fn connect_with_end(&self) -> ConnectionResult<(Conn, AbortHandle)> {
         let connecting = async {
             let server = TargetSessionAttrs::ReadWrite;
-            let (client, end) = self.alone_with_end(server).await.map_err(refused)?;
+            let connected = self.alone_with_end(server).await;
+            let (client, end) = connected.map_err(|e| refused(&e))?;
             let conn = self.told(Conn::try_from(client).await?).await?;
             Ok((conn, end))
         };
@@ -390,8 +391,8 @@ impl Connector {
     }
 }
 
-fn refused(error: tokio_postgres::Error) -> ConnectionError {
-    ConnectionError::BadConnection(describe(&error))
+fn refused(error: &tokio_postgres::Error) -> ConnectionError {
+    ConnectionError::BadConnection(describe(error))
 }
 
 /// The driver's words with their cause, which alone says what happened.

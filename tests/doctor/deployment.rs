@@ -207,6 +207,49 @@ fn a_node_that_the_canary_cannot_ask_is_named() {
     );
 }
 
+/// ASVS 12.3.2.
+#[test]
+fn nodes_that_the_canary_asks_may_have_an_authority_of_their_own() {
+    let (place, authority) = (Place::new(), Authority::new());
+    let own = authority.certify(&["127.0.0.1"]);
+    place.write("ca.pem", &authority.certificate);
+    place.write("cert.pem", &own.certificate);
+    place.write("key.pem", &own.key);
+    let tls = [
+        ("DOORWARD__PUBLIC_URL", "https://localhost"),
+        ("DOORWARD__HTTP__TLS__CERT_FILE", "cert.pem"),
+        ("DOORWARD__HTTP__TLS__KEY_FILE", "key.pem"),
+    ];
+    let server = place.serve(&[&super::BASE[..], &tls].concat());
+    let there = format!("https://{}", server.address);
+    let peers = |ca_file: &str| {
+        let asked = [
+            ("DOORWARD__CANARY__PEERS", there.as_str()),
+            ("DOORWARD__CANARY__CA_FILE", ca_file),
+        ];
+        doctor(&place, &asked)
+    };
+    assert_eq!(peers("ca.pem").level("canary.peers"), "green");
+    peers("").says("canary.peers", "yellow", "(unreachable);");
+    let refusal = place
+        .run(
+            &["serve"],
+            &[
+                &super::BASE[..],
+                &[
+                    ("DOORWARD__CANARY__PEERS", there.as_str()),
+                    ("DOORWARD__CANARY__CA_FILE", "key.pem"),
+                ],
+            ]
+            .concat(),
+        )
+        .refusal();
+    assert!(
+        refusal.contains("canary.ca_file: key.pem has no certificate"),
+        "{refusal}"
+    );
+}
+
 #[test]
 fn a_certificate_is_looked_at_before_it_expires() {
     let (place, authority) = (Place::new(), Authority::new());

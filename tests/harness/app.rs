@@ -2,6 +2,7 @@
 
 use std::{
     future::pending,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -167,18 +168,21 @@ impl App {
         .await
     }
 
-    pub async fn with(database: Database, setup: Setup) -> Self {
-        let clock = Arc::new(ManualClock::at(setup.start));
-        let mut nodes = Vec::new();
-        for _ in 0..setup.nodes {
-            nodes.push(start_node(&database, &setup, Arc::clone(&clock)).await);
-        }
-        Self {
-            database,
-            nodes,
-            clock,
-            http: http_client(),
-        }
+    pub fn with(database: Database, setup: Setup) -> Pin<Box<dyn Future<Output = Self> + Send>> {
+        // The settings are large, and would be a part of every test's future, several times.
+        Box::pin(async move {
+            let clock = Arc::new(ManualClock::at(setup.start));
+            let mut nodes = Vec::new();
+            for _ in 0..setup.nodes {
+                nodes.push(start_node(&database, &setup, Arc::clone(&clock)).await);
+            }
+            Self {
+                database,
+                nodes,
+                clock,
+                http: http_client(),
+            }
+        })
     }
 
     /// Another node with other settings on the same database.

@@ -2,20 +2,26 @@
 
 use std::{
     collections::BTreeMap,
+    future::pending,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
+use doorward::{
+    clock::SystemClock,
+    http::{HttpSettings, TlsSettings},
+    server::{listener::Listener, tls::Tls},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value as Known,
     trace::v1::Span,
 };
-use poem::{
-    Endpoint, Request, Response, Server,
-    http::StatusCode,
-    listener::{Acceptor, Listener, TcpListener},
-};
+use poem::{Endpoint, Request, Response, http::StatusCode};
 use prost::Message;
 use serde_json::Value;
+
+use super::authority::Certificate;
+use crate::program::Place;
 
 /// One thing that it was sent.
 #[derive(Debug, Clone)]
@@ -36,16 +42,34 @@ pub struct Collector {
 impl Collector {
     /// Answers with this status; without one, never.
     pub async fn answering(status: Option<u16>) -> Self {
-        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await;
-        let acceptor = acceptor.expect("a free port");
-        let addresses = acceptor.local_addr();
-        let address = addresses[0].as_socket_addr().expect("an address");
+        Self::listening(status, None).await
+    }
+
+    /// Takes everything over TLS, and shows this.
+    pub async fn certified(certificate: &Certificate) -> Self {
+        // An error means that there is a provider already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let place = Place::new();
+        let file = |name, text| place.write(name, text).display().to_string();
+        let settings = TlsSettings {
+            cert_file: file("cert.pem", &certificate.certificate),
+            key_file: file("key.pem", &certificate.key),
+            ..TlsSettings::default()
+        };
+        let tls = Tls::open(&settings, Arc::new(SystemClock::new())).expect("a pair");
+        Self::listening(Some(200), tls).await
+    }
+
+    async fn listening(status: Option<u16>, tls: Option<Arc<Tls>>) -> Self {
+        let http = HttpSettings::default();
+        let listener = Listener::bind(("", "127.0.0.1:0"), &http, tls).await;
+        let listener = listener.expect("a free port");
         let collector = Self {
             status: status.map(|status| StatusCode::from_u16(status).expect("a status")),
             sent: Arc::default(),
-            address: address.to_string(),
+            address: listener.address().to_string(),
         };
-        tokio::spawn(Server::new_with_acceptor(acceptor).run(collector.clone()));
+        tokio::spawn(listener.serve(collector.clone(), pending(), Duration::ZERO));
         collector
     }
 
@@ -108,7 +132,7 @@ impl Endpoint for Collector {
         });
         match self.status {
             Some(status) => Ok(Response::from(status)),
-            None => std::future::pending().await,
+            None => pending().await,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     for_each_store,
     harness::{
         app::{Client, PASSWORD, Reply},
+        authority::Authority,
         backend::{Backend, Database},
         collector::{Collector, Spans, attributes},
         until,
@@ -346,4 +347,46 @@ async fn nobody_waits_for_those_who_are_told() {
     until("the other was asked", async || !silent.sent().is_empty()).await;
     assert!(!refusing.sent().is_empty());
     stop(server);
+}
+
+/// ASVS 12.3.2: one's own collector shows what one's own authority certified, and nobody else is told anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_is_known_by_an_authority_of_ones_own() {
+    let authority = Authority::new();
+    let collector = Collector::certified(&authority.certify(&["127.0.0.1"])).await;
+    for (trusted, told) in [(&Authority::new(), 0), (&authority, 1)] {
+        let database = Database::fresh(Backend::Sqlite).await;
+        let place = Place::new();
+        let ca_file = place.write("ca.pem", &trusted.certificate);
+        let ca_file = ca_file.display().to_string();
+        let mut variables = telling(&database, &collector, &collector);
+        for (name, value) in [
+            (
+                "DOORWARD__TRACING__OTLP__ENDPOINT",
+                format!("https://{}", collector.address),
+            ),
+            ("DOORWARD__TRACING__OTLP__CA_FILE", ca_file.clone()),
+            (
+                "DOORWARD__SENTRY__DSN",
+                format!("https://key@{}/7", collector.address),
+            ),
+            ("DOORWARD__SENTRY__CA_FILE", ca_file),
+        ] {
+            variables.push((name, value));
+        }
+        let server = place.serve(&borrowed(&variables));
+        let client = client_of(&server);
+        let account = json!({"email": EMAIL, "password": PASSWORD});
+        let registered = client.post("/v1/auth/register", account).await.expect(201);
+        let ann = client.log_in(EMAIL, PASSWORD).await;
+        let id = registered["id"].as_str().expect("an id");
+        let id: uuid::Uuid = id.parse().expect("a UUID");
+        database.corrupt_user_row(id.into()).await;
+        assert_eq!(ann.me().await.status, 500);
+        // What waits is told before it ends.
+        stop(server);
+        let spans = collector.spans();
+        assert_eq!(spans.named("GET /v1/auth/me").len(), told);
+        assert_eq!(collector.errors().len(), told);
+    }
 }

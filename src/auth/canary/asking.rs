@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use url::Url;
 
+#[cfg(any(feature = "mail", feature = "breach"))]
+use crate::outbound::{self, Trusted};
 use crate::setting::{BadSetting, service_url, shown_address};
 
 const PEERS: &str = "canary.peers";
@@ -50,8 +52,13 @@ fn parsed(peer: &str) -> Result<Url, BadSetting> {
 
 #[cfg(any(feature = "mail", feature = "breach"))]
 impl Peer {
-    pub(super) fn new(root: &str) -> Result<Self, BadSetting> {
-        let client = crate::outbound::client(PEERS, &parsed(root)?)?;
+    /// `ca_file` names the authorities that its certificate may come from, if it is not empty.
+    pub(super) fn new(root: &str, ca_file: &str) -> Result<Self, BadSetting> {
+        let trusted = Trusted::File {
+            key: "canary.ca_file",
+            path: ca_file,
+        };
+        let client = outbound::client(PEERS, &parsed(root)?, trusted)?;
         let http = client.timeout(LIMIT).build();
         Ok(Self {
             name: root.to_owned(),
@@ -79,7 +86,7 @@ impl Peer {
 
 #[cfg(not(any(feature = "mail", feature = "breach")))]
 impl Peer {
-    pub(super) fn new(_: &str) -> Result<Self, BadSetting> {
+    pub(super) fn new(_: &str, _: &str) -> Result<Self, BadSetting> {
         let _ = (PATH, LIMIT);
         let problem = "this build contains no HTTP client";
         Err(BadSetting::new(

@@ -16,7 +16,12 @@ use tracing::Instrument;
 use url::Url;
 
 use super::BASE_URL;
-use crate::{outbound, secret::SecretString, setting::BadSetting, spans};
+use crate::{
+    outbound::{self, Trusted},
+    secret::SecretString,
+    setting::BadSetting,
+    spans,
+};
 
 /// How much of the hash the service is told.
 const PREFIX: usize = 5;
@@ -41,7 +46,7 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(root: &Url, limit: Duration) -> Result<Self, BadSetting> {
-        let http = outbound::client(BASE_URL, root)?
+        let http = outbound::client(BASE_URL, root, Trusted::Public)?
             .build()
             .map_err(|_| BadSetting::new(BASE_URL, "cannot be used", "correct it"))?;
         Ok(Self {
