@@ -12,10 +12,6 @@ use rustls::{
 };
 
 /// Who we are to a server that asks: certificates, our own first, and the key that belongs to it.
-#[cfg_attr(
-    not(any(feature = "postgres", feature = "mongodb", feature = "mail")),
-    expect(dead_code, reason = "without them nobody is shown a certificate")
-)]
 pub(crate) struct Identity {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
@@ -26,6 +22,10 @@ impl Identity {
     ///
     /// # Errors
     /// A sentence's end that names the file and its fault.
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mongodb", feature = "mail")),
+        expect(dead_code, reason = "without them nobody is shown a certificate")
+    )]
     pub(crate) fn read(certificates: &str, key: &str) -> Result<Self, String> {
         let chain = read_certificates(certificates)?;
         let read = PrivateKeyDer::from_pem_file(key);
